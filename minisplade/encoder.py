@@ -1,0 +1,347 @@
+"""SparseEncoder: texts to sparse vectors with a SPLADE model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, overload
+
+import numpy as np
+
+from minisplade import similarity as similarities
+from minisplade.arrays import FloatArray, IdArray
+from minisplade.errors import InputError
+from minisplade.hub import DEFAULT_MODEL, find_model
+from minisplade.layout import Settings, read_settings, write_folder
+from minisplade.models import load_model
+from minisplade.pooling import pool_tiles
+from minisplade.tokenization import load_tokenizer, pad, term_strings, tokenize
+from minisplade.vectors import AnyVectors, SparseVector, SparseVectors, as_rows, concatenate
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+    from typing_extensions import Unpack
+
+logger = logging.getLogger("minisplade")
+
+BLOCK_TEXTS = 1024
+"""Texts that are tokenized, sorted by length and encoded together."""
+
+
+class EncodeOptions(TypedDict, total=False):
+    """What SparseEncoder.encode, encode_query and encode_document take beside their inputs."""
+
+    batch_size: int
+    show_progress_bar: bool | None
+    prompt: str | None
+    prompt_name: str | None
+    max_active_dims: int | None
+    max_seq_length: int | None
+
+
+class SparseEncoder:
+    """A SPLADE model with its tokenizer, used as sentence-transformers' class of that name is."""
+
+    def __init__(
+        self,
+        name_or_path: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: str | None = None,
+        max_active_dims: int | None = None,
+    ) -> None:
+        """Load a model.
+
+        name_or_path: a folder, a Hub id, a known name such as "splade-small", or None for the
+        default model, splade-tiny; see find_model for where it is looked for and the arguments up
+        to token. The others replace what the model's own files say. Raises ModelNotFoundError,
+        CheckpointError and InputError.
+        """
+        self.folder = find_model(
+            name_or_path,
+            revision=revision,
+            cache_folder=cache_folder,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        self.name = DEFAULT_MODEL if name_or_path is None else os.fspath(name_or_path)
+        self.model = load_model(self.folder)
+        self.tokenizer = load_tokenizer(self.folder, self.model.config.vocab_size)
+        settings = read_settings(self.folder)
+        self.strategy = settings.strategy
+        self.activation = settings.activation
+        self.prompts = dict(settings.prompts if prompts is None else prompts)
+        self.default_prompt_name = default_prompt_name or settings.default_prompt_name
+        self.similarity_fn_name = similarity_fn_name or settings.similarity_fn_name
+        self.max_active_dims = max_active_dims or settings.max_active_dims
+        longest = self.model.config.max_positions
+        self.max_seq_length = min(settings.max_seq_length or longest, longest)
+        self._prompt(self.default_prompt_name)
+
+    def __repr__(self) -> str:
+        """Name the model, its size and its limits."""
+        config = self.model.config
+        return (
+            f"SparseEncoder({self.name!r}: {config.num_layers} layers of {config.hidden_size}, "
+            f"{config.vocab_size} terms, up to {self.max_seq_length} tokens)"
+        )
+
+    @property
+    def max_seq_length(self) -> int:
+        """The number of tokens after which a text is cut, special tokens included."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, length: int) -> None:
+        longest = self.model.config.max_positions
+        # Two, because [CLS] and [SEP] are always there.
+        if not 2 <= length <= longest:
+            raise InputError(f"max_seq_length is {length}; this model can take 2 to {longest}")
+        self._max_seq_length = int(length)
+
+    @cached_property
+    def terms(self) -> list[str]:
+        """The string of each dimension, V of them."""
+        return term_strings(self.tokenizer, self.model.config.vocab_size)
+
+    @property
+    def query_prompt(self) -> str:
+        """What encode_query puts before each text: the model's prompt "query", or its default."""
+        return self._first_prompt("query")
+
+    @property
+    def document_prompt(self) -> str:
+        """What encode_document puts before each text: "document", "passage", "corpus" or default."""
+        return self._first_prompt("document", "passage", "corpus")
+
+    def get_embedding_dimension(self) -> int:
+        """Return V, the size of the vocabulary and of every vector."""
+        return self.model.config.vocab_size
+
+    @overload
+    def encode(self, inputs: str, **options: Unpack[EncodeOptions]) -> SparseVector: ...
+    @overload
+    def encode(self, inputs: Iterable[str], **options: Unpack[EncodeOptions]) -> SparseVectors: ...
+    def encode(
+        self,
+        inputs: str | Iterable[str],
+        *,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_active_dims: int | None = None,
+        max_seq_length: int | None = None,
+    ) -> SparseVector | SparseVectors:
+        """Encode one text, or many, whose order is kept.
+
+        batch_size: texts that go through the model at once. show_progress_bar: None shows it when
+        the "minisplade" logger is at INFO or below. prompt: put before each text; prompt_name: one
+        of the model's prompts. max_active_dims: keep only that many of the heaviest terms.
+        max_seq_length: cut texts at so many tokens, in this call. Raises InputError.
+        """
+        texts = [inputs] if isinstance(inputs, str) else list(_strings(inputs))
+        prefix = self._prompt(prompt_name or self.default_prompt_name) if prompt is None else prompt
+        if show_progress_bar is None:
+            show_progress_bar = logger.isEnabledFor(logging.INFO)
+        blocks = self.encode_stream(
+            texts,
+            batch_size=batch_size,
+            prompt=prefix,
+            max_active_dims=max_active_dims,
+            max_seq_length=max_seq_length,
+        )
+        if show_progress_bar:
+            blocks = _with_progress(blocks, len(texts))
+        vectors = concatenate(list(blocks), self.get_embedding_dimension())
+        return vectors[0] if isinstance(inputs, str) else vectors
+
+    @overload
+    def encode_query(self, inputs: str, **options: Unpack[EncodeOptions]) -> SparseVector: ...
+    @overload
+    def encode_query(
+        self, inputs: Iterable[str], **options: Unpack[EncodeOptions]
+    ) -> SparseVectors: ...
+    def encode_query(
+        self, inputs: str | Iterable[str], **options: Unpack[EncodeOptions]
+    ) -> SparseVector | SparseVectors:
+        """Encode queries: as encode, with query_prompt unless another prompt is given."""
+        return self.encode(inputs, **_with_prompt(self.query_prompt, options))
+
+    @overload
+    def encode_document(self, inputs: str, **options: Unpack[EncodeOptions]) -> SparseVector: ...
+    @overload
+    def encode_document(
+        self, inputs: Iterable[str], **options: Unpack[EncodeOptions]
+    ) -> SparseVectors: ...
+    def encode_document(
+        self, inputs: str | Iterable[str], **options: Unpack[EncodeOptions]
+    ) -> SparseVector | SparseVectors:
+        """Encode documents: as encode, with document_prompt unless another prompt is given."""
+        return self.encode(inputs, **_with_prompt(self.document_prompt, options))
+
+    def encode_stream(
+        self,
+        inputs: Iterable[str],
+        *,
+        batch_size: int = 32,
+        prompt: str | None = None,
+        max_active_dims: int | None = None,
+        max_seq_length: int | None = None,
+    ) -> Iterator[SparseVectors]:
+        """Encode any number of documents in flat memory, yielding blocks of vectors in order.
+
+        inputs: read BLOCK_TEXTS at a time; a block holds the vectors of so many texts, the last
+        one of fewer. prompt: put before each text; None is document_prompt. Other arguments as in
+        encode. Raises InputError.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; expected 1 or more")
+        length = max_seq_length or self.max_seq_length
+        if not 2 <= length <= self.model.config.max_positions:
+            raise InputError(
+                f"max_seq_length is {length}; this model can take 2 to "
+                f"{self.model.config.max_positions}"
+            )
+        keep = self.max_active_dims if max_active_dims is None else max_active_dims
+        prompt = self.document_prompt if prompt is None else prompt
+        texts = iter(_strings(inputs))
+        while block := list(islice(texts, BLOCK_TEXTS)):
+            sequences = tokenize(self.tokenizer, block, length, prompt)
+            vectors = self._encode_sequences(sequences, batch_size)
+            yield vectors if keep is None else vectors.prune(keep)
+
+    def _encode_sequences(self, sequences: list[IdArray], batch_size: int) -> SparseVectors:
+        """Run token ids through model, head and pooling; texts of like length share a batch."""
+        order = np.argsort([-sequence.size for sequence in sequences], kind="stable")
+        batches = []
+        for start in range(0, order.size, batch_size):
+            chosen = [sequences[i] for i in order[start : start + batch_size]]
+            batches.append(SparseVectors.from_dense(self._pooled(chosen)))
+        in_order = np.empty_like(order)
+        in_order[order] = np.arange(order.size)
+        return concatenate(batches)[in_order]
+
+    def _pooled(self, sequences: list[IdArray]) -> FloatArray:
+        """Return the dense vectors of one batch, float32 (B, V): the reference path."""
+        batch = pad(sequences, self.model.config.pad_token_id)
+        transformed = self.model.transformed(batch.input_ids, batch.attention_mask)  # (B, T, D)
+        return pool_tiles(
+            transformed,
+            self.model.params["head.decoder.weight"],
+            self.model.params["head.decoder.bias"],
+            batch.attention_mask,
+            self.strategy,
+            self.activation,
+        )
+
+    def similarity(self, a: AnyVectors, b: AnyVectors) -> FloatArray:
+        """Compare every vector of a with every one of b by the model's similarity function."""
+        return similarities.similarity(a, b, self.similarity_fn_name)
+
+    def similarity_pairwise(self, a: AnyVectors, b: AnyVectors) -> FloatArray:
+        """Compare the vectors of a with those of b one by one; returns float32 (B,)."""
+        return similarities.similarity_pairwise(a, b, self.similarity_fn_name)
+
+    @overload
+    def decode(
+        self, vectors: SparseVector, top_k: int | None = None
+    ) -> list[tuple[str, float]]: ...
+    @overload
+    def decode(
+        self, vectors: SparseVectors, top_k: int | None = None
+    ) -> list[list[tuple[str, float]]]: ...
+    def decode(self, vectors: AnyVectors, top_k: int | None = None) -> Any:
+        """Return (term, weight) pairs, heaviest first, top_k of them or all, for each vector."""
+        if isinstance(vectors, SparseVectors):
+            return [self.decode(row, top_k) for row in vectors]
+        heaviest = np.argsort(-vectors.weights, kind="stable")[:top_k]
+        return [(self.terms[vectors.term_ids[i]], float(vectors.weights[i])) for i in heaviest]
+
+    @staticmethod
+    def sparsity(vectors: AnyVectors) -> dict[str, float]:
+        """Return the mean number of active terms, and the share of the vocabulary that is not."""
+        rows = as_rows(vectors)
+        active = rows.weights.size / len(rows) if len(rows) else 0.0
+        return {"active_dims": active, "sparsity_ratio": 1 - active / rows.num_terms}
+
+    @staticmethod
+    def intersection(a: SparseVector, b: SparseVector) -> SparseVector:
+        """Multiply two vectors term by term, which leaves the terms that both have."""
+        if a.num_terms != b.num_terms:
+            raise InputError(f"vectors over {a.num_terms} and {b.num_terms} terms")
+        term_ids, in_a, in_b = np.intersect1d(
+            a.term_ids, b.term_ids, assume_unique=True, return_indices=True
+        )
+        return SparseVector(term_ids, a.weights[in_a] * b.weights[in_b], a.num_terms)
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, IdArray]:
+        """Return input_ids, token_type_ids and attention_mask, int32 (B, T) each, padded."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        sequences = tokenize(self.tokenizer, texts, self.max_seq_length)
+        batch = pad(sequences, self.model.config.pad_token_id)
+        return {
+            "input_ids": batch.input_ids,
+            "token_type_ids": np.zeros_like(batch.input_ids),
+            "attention_mask": batch.attention_mask.astype(np.int32),
+        }
+
+    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+        """Write a folder that sentence-transformers, transformers and minisplade load."""
+        settings = Settings(
+            strategy=self.strategy,
+            activation=self.activation,
+            max_seq_length=self.max_seq_length,
+            max_active_dims=self.max_active_dims,
+            similarity_fn_name=self.similarity_fn_name,
+            prompts=self.prompts,
+            default_prompt_name=self.default_prompt_name,
+        )
+        weights = self.model.stored_weights()
+        write_folder(Path(path), self.folder, settings, self.model.raw_config, weights)
+
+    def _first_prompt(self, *names: str) -> str:
+        """Look up the first of some prompts that the model has, or else its default prompt."""
+        return self._prompt(next((n for n in names if n in self.prompts), self.default_prompt_name))
+
+    def _prompt(self, name: str | None) -> str:
+        """Look up a prompt by name; no name is no prompt."""
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise InputError(f"prompt {name!r} is unknown; this model has {sorted(self.prompts)}")
+        return self.prompts[name]
+
+
+def _with_prompt(prompt: str, options: EncodeOptions) -> EncodeOptions:
+    """Add a prompt to options, unless the caller chose one."""
+    if options.get("prompt") is None and options.get("prompt_name") is None:
+        options["prompt"] = prompt
+    return options
+
+
+def _strings(inputs: Iterable[str]) -> Iterable[str]:
+    """Refuse what would be taken apart by mistake."""
+    if isinstance(inputs, bytes | Mapping) or not isinstance(inputs, Iterable):
+        raise InputError(f"inputs is {type(inputs).__name__}; expected str or an iterable of str")
+    return inputs
+
+
+def _with_progress(blocks: Iterator[SparseVectors], total: int) -> Iterator[SparseVectors]:
+    """Show how many texts are done while blocks go by."""
+    from tqdm import tqdm
+
+    bar: tqdm[Any] = tqdm(total=total, unit=" texts", desc="Encoding")
+    with bar:
+        for block in blocks:
+            bar.update(len(block))
+            yield block

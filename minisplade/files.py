@@ -1,0 +1,119 @@
+"""Files of named arrays: safetensors, memory-mapped on reading and replaced whole on writing."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from minisplade.errors import IndexFormatError, MiniSpladeError
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # NumPy has no bfloat16: the raw bits
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "U8": np.dtype("u1"),
+}
+
+
+def map_safetensors(
+    path: str | os.PathLike[str], error_type: type[MiniSpladeError]
+) -> tuple[dict[str, NDArray[Any]], dict[str, str], dict[str, str]]:
+    """Map every tensor of a safetensors file into memory without reading it.
+
+    Returns arrays by name (bfloat16 as its uint16 bits), the safetensors dtype names, and the
+    metadata of the file. Raises error_type where the file is missing, cut short or malformed.
+    """
+    try:
+        # The library checks the header: sizes, overlaps and the file's length.
+        with safe_open(path, framework="numpy") as checked:
+            metadata = dict(checked.metadata() or {})
+        with open(path, "rb") as file:
+            header_size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(header_size))
+        content = np.memmap(path, dtype=np.uint8, mode="r")[8 + header_size :]
+    except FileNotFoundError as error:
+        raise error_type(f"{path} does not exist") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise error_type(f"{path} cannot be read as safetensors: {error}") from error
+    header.pop("__metadata__", None)
+    arrays, dtypes = {}, {}
+    for name, entry in header.items():
+        if entry["dtype"] not in DTYPES:
+            continue  # buffers of other kinds are nobody's weights; what is missed is named later
+        start, end = entry["data_offsets"]
+        raw = np.ndarray.view(content[start:end], np.ndarray)
+        arrays[name] = _aligned(raw, DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        dtypes[name] = entry["dtype"]
+    return arrays, dtypes, metadata
+
+
+def _aligned(raw: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """View bytes as numbers, through a copy where they start at an odd address."""
+    if raw.ctypes.data % dtype.itemsize:
+        raw = raw.copy()
+    return raw.view(dtype)
+
+
+def read_arrays(
+    path: str | os.PathLike[str], format_name: str, newest: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Map a file that write_arrays wrote; returns its arrays and metadata.
+
+    Raises IndexFormatError where it is no such file or of a version above newest.
+    """
+    arrays, _, metadata = map_safetensors(path, IndexFormatError)
+    if metadata.get("format") != format_name:
+        raise IndexFormatError(f"{path} is not a {format_name} file")
+    version = metadata.get("version", "")
+    if not version.isdecimal() or int(version) > newest:
+        raise IndexFormatError(
+            f"{path} has format version {version or 'unknown'}, this minisplade reads up to "
+            f"{newest}; upgrade minisplade, or write the file again"
+        )
+    return arrays, metadata
+
+
+def write_arrays(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, NDArray[Any]],
+    format_name: str,
+    version: int,
+    metadata: Mapping[str, str],
+) -> None:
+    """Write named arrays and metadata as one safetensors file, all or nothing."""
+    from safetensors.numpy import save
+
+    header = {"format": format_name, "version": str(version), **metadata}
+    content = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, header)
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of path only when the block ends without an error."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; give this one what the user's umask allows.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(partial, 0o666 & ~umask)
+        os.replace(partial, target)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

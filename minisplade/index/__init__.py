@@ -1,0 +1,5 @@
+"""An inverted index over sparse vectors, and exact search in it."""
+
+from minisplade.index.index import Encoder, Hit, Hits, Index
+
+__all__ = ["Encoder", "Hit", "Hits", "Index"]

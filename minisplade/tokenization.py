@@ -1,0 +1,93 @@
+"""Text to token ids, by the `tokenizers` library and the model's own tokenizer.json."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from minisplade.arrays import BoolArray, IdArray
+from minisplade.errors import CheckpointError, InputError
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Texts of different lengths as one rectangle, padded on the right."""
+
+    input_ids: IdArray  # int32 (B, T)
+    attention_mask: BoolArray  # bool (B, T), True at tokens, False at padding
+
+
+def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """Read tokenizer.json of a model folder; it must not know more terms than the model.
+
+    Raises CheckpointError.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} has no tokenizer.json; if it has vocab.txt, load and save the tokenizer "
+            "once with transformers' AutoTokenizer, which writes tokenizer.json"
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"{path} is not a tokenizer file: {error}") from error
+    if tokenizer.get_vocab_size() > vocab_size:
+        raise CheckpointError(
+            f"{path} knows {tokenizer.get_vocab_size()} terms, the model only {vocab_size}; "
+            "tokenizer and weights belong to different models"
+        )
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def tokenize(
+    tokenizer: Tokenizer, texts: Sequence[str], max_seq_length: int, prompt: str = ""
+) -> list[IdArray]:
+    """Cut each text to at most max_seq_length token ids, special tokens such as [CLS] included.
+
+    prompt goes before every text. Returns one int32 (T,) a text. Raises InputError for a text that
+    is not a str or not Unicode.
+    """
+    # Setting it is cheap, and keeps one tokenizer good for calls with different limits.
+    tokenizer.enable_truncation(max_seq_length)
+    try:
+        encodings = tokenizer.encode_batch_fast([prompt + text for text in texts])
+    except (TypeError, UnicodeEncodeError):
+        raise InputError(_what_is_wrong(texts)) from None
+    return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+
+def pad(sequences: Sequence[IdArray], pad_id: int) -> TokenBatch:
+    """Put sequences into one rectangle as long as the longest of them."""
+    lengths = np.array([sequence.size for sequence in sequences])
+    attention_mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    input_ids = np.full(attention_mask.shape, pad_id, dtype=np.int32)
+    input_ids[attention_mask] = np.concatenate(sequences)
+    return TokenBatch(input_ids, attention_mask)
+
+
+def term_strings(tokenizer: Tokenizer, vocab_size: int) -> list[str]:
+    """Return the string of each term id (V,); ids that the tokenizer does not know are ""."""
+    terms = [""] * vocab_size
+    for term, term_id in tokenizer.get_vocab().items():
+        terms[term_id] = term
+    return terms
+
+
+def _what_is_wrong(texts: Sequence[str]) -> str:
+    """Say which text cannot be tokenized, and why."""
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            return f"text {number} is {type(text).__name__}; expected str"
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return (
+                f"text {number} has the lone surrogate {text[error.start]!r} at position "
+                f"{error.start}, which is not Unicode text; read the source with "
+                "errors='replace', or use text.encode('utf-8', 'replace').decode()"
+            )
+    return "the texts cannot be tokenized"
