@@ -120,7 +120,7 @@ class SparseEncoder:
 
     @property
     def document_prompt(self) -> str:
-        """What encode_document puts before each text: "document", "passage", "corpus" or default."""
+        """What encode_document puts first: "document", "passage", "corpus" or the default."""
         return self._first_prompt("document", "passage", "corpus")
 
     def get_embedding_dimension(self) -> int:

@@ -1,0 +1,182 @@
+"""Write tests/golden: small checkpoints and what the reference implementation makes of them.
+
+Needs torch, transformers and sentence-transformers: `make golden` runs it in the environment of
+`make parity`. The checkpoints are random, with large weights, so that a mistake in any layer shows.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SparseEncoder
+from sentence_transformers.sparse_encoder.models import MLMTransformer, SpladePooling
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
+from transformers import PreTrainedTokenizerFast
+
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+TEXTS = [
+    "",
+    "a",
+    "the cat sat on the mat",
+    "Sphinx of black quartz, judge my vow!",
+    "the five boxing wizards jump quickly " * 9,  # longer than the models can take
+    "naïve café",
+]
+REAL_TEXTS = [
+    "The weather is lovely today.",
+    "It's so sunny outside!",
+    "He drove to the stadium.",
+    "how many tablespoons of garlic powder are in an ounce",
+    "",
+    " ",
+    "a\0b",
+    "\N{GRINNING FACE} an emoji, and a word in 日本語",
+    "x" * 150,
+    "Ünïcödé — dashes… “quotes”",
+    "Inverted indexes list, for every term, the documents that contain it.",
+    "def add(a, b): return a + b  # 42 lines of code",
+    "water boils at 100 degrees celsius and freezes at 0 " * 70,  # cut at 512 tokens
+]
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Build a word-piece tokenizer over single letters, frequent pairs and a few words."""
+    words = ["the", "cat", "sat", "mat", "on", "black", "judge", "quick", "##ly", "wizard", "##s"]
+    pairs = [a + b for a in "aeiou" for b in "nrst"]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *LETTERS, *",.!"]
+    pieces += [f"##{letter}" for letter in LETTERS] + [f"##{pair}" for pair in pairs]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=40,
+    )
+
+
+def make_model(kind: str, vocab_size: int, tied: bool, seed: int) -> Any:
+    """Return a masked-language model with seeded random weights, biases and norms included."""
+    torch.manual_seed(seed)
+    if kind == "bert":
+        config: Any = BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=24,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=40,
+            max_position_embeddings=40,
+            tie_word_embeddings=tied,
+        )
+        model: Any = BertForMaskedLM(config)
+    else:
+        config = DistilBertConfig(
+            vocab_size=vocab_size,
+            dim=20,
+            n_layers=2,
+            n_heads=2,
+            hidden_dim=36,
+            max_position_embeddings=40,
+            tie_word_embeddings=tied,
+        )
+        model = DistilBertForMaskedLM(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            spread = 0.3 if parameter.ndim == 2 else 0.2
+            centre = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
+            parameter.copy_(torch.randn_like(parameter) * spread + centre)
+    return model.eval()
+
+
+def write_checkpoint(folder: Path, kind: str, **options: Any) -> None:
+    """Save one sentence-transformers folder and the reference's outputs beside it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer = make_tokenizer()
+    model = make_model(kind, len(tokenizer), options.get("tied", True), options.get("seed", 0))
+    plain = folder / "plain"
+    model.to(options.get("dtype", torch.float32)).save_pretrained(plain)
+    tokenizer.save_pretrained(plain)
+    pooling = SpladePooling(options.get("strategy", "max"), options.get("activation", "relu"))
+    modules = [MLMTransformer(str(plain), model_kwargs={"dtype": torch.float32}), pooling]
+    encoder = SparseEncoder(modules=modules, device="cpu")
+    encoder.save_pretrained(str(folder), create_model_card=False)
+    # Files as they are after training in another precision or sharding, not as re-saved.
+    (folder / "model.safetensors").unlink()
+    for path in plain.glob("model*"):
+        shutil.copy(path, folder)
+    shutil.rmtree(plain)
+    if options.get("legacy"):
+        rename_to_legacy(folder / "model.safetensors")
+    save_file(reference_outputs(encoder, TEXTS), folder / "expected.safetensors")
+
+
+def rename_to_legacy(path: Path) -> None:
+    """Give LayerNorm weights the names that TensorFlow checkpoints had."""
+    tensors = load_file(path)
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    renamed = {}
+    for name, tensor in tensors.items():
+        for new, legacy in old.items():
+            name = name.replace(new, legacy)
+        renamed[name] = tensor
+    save_file(renamed, path, metadata={"format": "pt"})
+
+
+@torch.no_grad()
+def reference_outputs(encoder: SparseEncoder, texts: list[str]) -> dict[str, torch.Tensor]:
+    """Return token ids, hidden states, logits and SPLADE weights, as the reference has them."""
+    model, tokenizer = encoder[0].model, encoder.tokenizer
+    length = encoder.max_seq_length
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
+    output = model(**batch, output_hidden_states=True)
+    weights = encoder.encode(texts, convert_to_sparse_tensor=False)
+    return {
+        "input_ids": batch["input_ids"].int(),
+        "attention_mask": batch["attention_mask"].int(),
+        "hidden_states": output.hidden_states[-1].contiguous(),
+        "logits": output.logits.contiguous(),
+        "weights": weights.contiguous(),
+    }
+
+
+def write_real(model_folder: str) -> None:
+    """Record what the reference makes of REAL_TEXTS with real weights, non-zero weights only."""
+    encoder = SparseEncoder(model_folder, device="cpu")
+    rows = []
+    for text in REAL_TEXTS:
+        weights = encoder.encode(text, convert_to_sparse_tensor=False)
+        active = torch.nonzero(weights).flatten().tolist()
+        # Nine digits carry a float32 exactly.
+        rows.append({"text": text, "weights": {i: float(f"{weights[i]:.9g}") for i in active}})
+    with open(GOLDEN / "splade_tiny.json", "w", encoding="utf-8") as file:
+        file.write("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+
+
+def main() -> None:
+    """Write everything; the argument is the folder of splade-tiny."""
+    write_checkpoint(GOLDEN / "bert", "bert")
+    write_checkpoint(GOLDEN / "bert-untied", "bert", tied=False, seed=1, strategy="sum")
+    write_checkpoint(GOLDEN / "bert-float16", "bert", dtype=torch.float16, seed=2, legacy=True)
+    write_checkpoint(GOLDEN / "bert-bfloat16", "bert", dtype=torch.bfloat16, seed=3)
+    write_checkpoint(GOLDEN / "distilbert", "distilbert", activation="log1p_relu", seed=4)
+    write_checkpoint(GOLDEN / "distilbert-untied", "distilbert", tied=False, seed=5)
+    write_real(sys.argv[1])
+
+
+if __name__ == "__main__":
+    main()

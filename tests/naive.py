@@ -1,0 +1,62 @@
+"""Slow and obvious versions of what minisplade computes: loops and float64, no cleverness."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def attention(query: Floats, key: Floats, value: Floats, mask: NDArray[np.bool_]) -> Floats:
+    """Mix values one query token at a time; arrays (B, H, T, K), mask (B, T)."""
+    mixed = np.zeros(value.shape)
+    for b, h, t in np.ndindex(*query.shape[:3]):
+        tokens = np.flatnonzero(mask[b])
+        scores = [float(query[b, h, t] @ key[b, h, s]) for s in tokens]
+        powers = [math.exp((s - max(scores)) / math.sqrt(query.shape[-1])) for s in scores]
+        for s, power in zip(tokens, powers, strict=True):
+            mixed[b, h, t] += power / sum(powers) * value[b, h, s]
+    return mixed
+
+
+def splade_pool(logits: Floats, mask: NDArray[np.bool_], strategy: str, activation: str) -> Floats:
+    """Pool logits (B, T, V) into (B, V), one position after the other."""
+    pooled = np.zeros((logits.shape[0], logits.shape[2]))
+    for b, t, v in np.ndindex(*logits.shape):
+        if mask[b, t]:
+            weight = math.log1p(max(0.0, float(logits[b, t, v])))
+            if activation == "log1p_relu":
+                weight = math.log1p(weight)
+            pooled[b, v] = pooled[b, v] + weight if strategy == "sum" else max(pooled[b, v], weight)
+    return pooled
+
+
+def top_k(scores: Sequence[float], k: int) -> list[int]:
+    """Rank the positive scores, highest first, equal ones by place."""
+    ranked = sorted((-score, place) for place, score in enumerate(scores) if score > 0)
+    return [place for _, place in ranked[:k]]
+
+
+def search(documents: Floats, query: Floats, k: int) -> tuple[list[int], list[float]]:
+    """Compare a dense query (V,) with every dense document (N, V)."""
+    scores = [float(document @ query) for document in documents]
+    best = top_k(scores, k)
+    return best, [scores[place] for place in best]
+
+
+def add_scores(
+    offsets: NDArray[np.int64],
+    doc_ids: NDArray[np.int32],
+    impacts: NDArray[np.float32],
+    term_ids: NDArray[np.int32],
+    weights: NDArray[np.float32],
+    num_docs: int,
+) -> Floats:
+    """Score documents from postings, in float64."""
+    scores = np.zeros(num_docs)
+    for term_id, weight in zip(term_ids, weights, strict=True):
+        for slot in range(offsets[term_id], offsets[term_id + 1]):
+            scores[doc_ids[slot]] += float(weight) * float(impacts[slot])
+    return scores

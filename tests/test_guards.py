@@ -1,0 +1,104 @@
+"""Guards: public names, import layers, what an import costs, and the README."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minisplade
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "minisplade"
+
+# Modules import only from lines above their own; files inside one folder may import each other.
+LAYERS = [
+    ["errors", "arrays"],
+    ["kernels", "files"],
+    ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],
+    ["similarity", "layout"],
+    ["models", "index"],
+    ["encoder"],
+    ["demo"],
+    ["display"],
+    ["commands"],
+    ["cli"],
+    ["__init__", "__main__"],
+]
+
+
+def test_public_names() -> None:
+    assert minisplade.__all__ == sorted(minisplade.__all__)
+    assert minisplade.__all__ == [
+        "CheckpointError",
+        "Hit",
+        "Hits",
+        "Index",
+        "IndexFormatError",
+        "InputError",
+        "MiniSpladeError",
+        "ModelNotFoundError",
+        "SparseEncoder",
+        "SparseVector",
+        "SparseVectors",
+        "concatenate",
+    ]
+    for name in minisplade.__all__:
+        assert getattr(minisplade, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'sparse_encoder'"):
+        minisplade.sparse_encoder  # noqa: B018
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the minisplade modules that a file imports, by their top name, typing aside."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
+    names += [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+    return {n.split(".")[1] for n in names if n.startswith("minisplade.")}
+
+
+def test_imports_go_one_way() -> None:
+    level = {name: i for i, names in enumerate(LAYERS) for name in names}
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for imported in imported_modules(path) - {room}:
+            assert level[imported] < level[room], f"{path.name} imports {imported}"
+
+
+def test_only_kernels_import_numba() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if "kernels" not in path.relative_to(PACKAGE).parts[0]:
+            assert not re.search(r"^\s*(from|import) numba", path.read_text(), re.M), path
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, minisplade; from minisplade import SparseEncoder\n"
+        "print([m for m in ('numba', 'huggingface_hub', 'tqdm', 'torch') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_version_is_in_the_changelog() -> None:
+    assert f"## {minisplade.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_readme_python_prints_what_it_says() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```\n+(?:[^`]*?```text\n(.*?)```)?", readme, re.S)
+    assert blocks
+    for code, output in blocks:
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout == output
+
+
+def test_readme_names_files_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:minisplade|scripts|tests)/[\w/.]+)`", readme)
+    assert named
+    for name in named:
+        assert (ROOT / name).exists(), name
