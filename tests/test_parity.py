@@ -50,7 +50,6 @@ def reference(folder: Path) -> Any:
     import torch
     from sentence_transformers import SparseEncoder as Reference
 
-    torch.set_num_threads(1)
     return Reference(
         str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
     )

@@ -5,13 +5,19 @@ import numpy as np
 import pytest
 
 from minisplade import pooling
+from minisplade.pooling import Activation, Strategy
 
 RNG = np.random.default_rng(3)
-CHOICES = [(s, a) for s in ("max", "sum") for a in ("relu", "log1p_relu")]
+CHOICES: list[tuple[Strategy, Activation]] = [
+    ("max", "relu"),
+    ("max", "log1p_relu"),
+    ("sum", "relu"),
+    ("sum", "log1p_relu"),
+]
 
 
 @pytest.mark.parametrize(("strategy", "activation"), CHOICES)
-def test_pooling_is_what_the_papers_say(strategy, activation) -> None:  # noqa: ANN001
+def test_pooling_is_what_the_papers_say(strategy: Strategy, activation: Activation) -> None:
     logits = RNG.normal(0, 3, size=(3, 6, 40)).astype("f4")
     mask = np.arange(6) < np.array([[6], [1], [4]])
     pooled = pooling.splade_pool(logits, mask, strategy, activation)
@@ -25,8 +31,8 @@ def test_pooling_is_what_the_papers_say(strategy, activation) -> None:  # noqa: 
 def test_tiles_give_what_whole_logits_give(
     monkeypatch: pytest.MonkeyPatch,
     tile_logits: int,
-    strategy,
-    activation,  # noqa: ANN001
+    strategy: Strategy,
+    activation: Activation,
 ) -> None:
     monkeypatch.setattr(pooling, "TILE_LOGITS", tile_logits)
     states = RNG.normal(size=(2, 5, 8)).astype("f4")
