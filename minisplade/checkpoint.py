@@ -59,7 +59,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         tensors |= shard
         dtypes |= shard_dtypes
     # TensorFlow's names for LayerNorm weights live on in many files.
-    current = {_current_name(name): name for name in tensors}
+    # Where a file has both, the current name wins, because it comes last.
+    by_age = sorted(tensors, key=lambda name: _current_name(name) == name)
+    current = {_current_name(name): name for name in by_age}
     return Checkpoint(
         folder=folder,
         tensors={name: tensors[old] for name, old in current.items()},
@@ -85,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; expected a JSON object")
@@ -101,7 +103,7 @@ def _weight_files(folder: Path) -> list[Path]:
         if not isinstance(shards, dict) or not shards:
             raise CheckpointError(f"{folder / SHARD_INDEX} has no weight_map")
         names = sorted(set(map(str, shards.values())))
-        if any(Path(name).name != name for name in names):
+        if any(Path(name).name != name or name in ("", "..") for name in names):
             raise CheckpointError(f"{folder / SHARD_INDEX} names a file outside its folder")
         return [folder / name for name in names]
     pickled = ", ".join(sorted(path.name for path in folder.glob("*.bin")))

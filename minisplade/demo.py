@@ -6,10 +6,14 @@ source files of the Python that runs this, without importing them.
 
 import ast
 import inspect
+import logging
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,8 @@ from minisplade.errors import IndexFormatError
 from minisplade.hub import cache_dir
 from minisplade.index import Index
 from minisplade.records import Record
+
+logger = logging.getLogger("minisplade")
 
 QUESTIONS = (
     "how do I compress a file",
@@ -35,16 +41,29 @@ Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 def standard_library() -> Iterator[Record]:
     """Yield one record per documented module, class and public function, in name order."""
+    seen: set[str] = set()
+    for module in sorted(sys.stdlib_module_names - SKIPPED):
+        if not module.startswith("_"):
+            for name, docstring in _docstrings(module):
+                # A package may have a function named like one of its modules.
+                if docstring and name not in seen:
+                    seen.add(name)
+                    yield _record(name, docstring)
+
+
+def _docstrings(module: str) -> Iterator[tuple[str, str | None]]:
+    """Yield the dotted names that a top-level module documents, with what it says of them."""
     root = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
-        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if SKIPPED.isdisjoint(parts) and parts[0] in sys.stdlib_module_names and module:
-            if not any(part.startswith("_") for part in module.split(".")):
-                yield from _from_source(module, path)
-    for module in sorted(sys.stdlib_module_names):
-        if not module.startswith("_") and not list(root.glob(f"{module}.py")):
-            yield from _from_compiled(module)
+    if (root / f"{module}.py").is_file():
+        yield from _from_source(module, root / f"{module}.py")
+    elif (root / module).is_dir():
+        for path in sorted((root / module).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            parts = parts[:-1] if parts[-1] == "__init__" else parts
+            if SKIPPED.isdisjoint(parts) and not any(part.startswith("_") for part in parts):
+                yield from _from_source(".".join(parts), path)
+    else:
+        yield from _from_compiled(module)
 
 
 def load_demo_index(encoder: SparseEncoder) -> Index | None:
@@ -61,7 +80,10 @@ def build_demo_index(encoder: SparseEncoder, show_progress_bar: bool = False) ->
     texts = [record.text for record in records]
     vectors = encoder.encode_document(texts, show_progress_bar=show_progress_bar)
     index = Index.from_vectors(vectors, [record.key for record in records], texts, encoder)
-    index.save(_index_path(encoder))
+    try:
+        index.save(_index_path(encoder))
+    except OSError as error:
+        logger.warning("the index cannot be kept for next time: %s", error)
     return index
 
 
@@ -70,52 +92,50 @@ def _index_path(encoder: SparseEncoder) -> Path:
     return cache_dir() / "demo" / f"python-{version}-{encoder.folder.name}.minisplade"
 
 
-def _from_source(module: str, path: Path) -> Iterator[Record]:
-    """Yield the docstrings of one source file."""
+def _from_source(module: str, path: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield the docstrings of one source file, without running it."""
     try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes, which are not ours to mend
+            tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
         return  # a few files of some versions are templates, not Python
-    seen: set[str] = set()
-    for name, node in [(module, tree), *_definitions(module, tree)]:
-        docstring = ast.get_docstring(node)  # type: ignore[arg-type]
-        if docstring and name not in seen:
-            seen.add(name)
-            yield _record(name, docstring)
+    yield module, ast.get_docstring(tree)
+    yield from _definitions(module, tree)
 
 
-def _definitions(scope: str, node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Yield public classes, functions and methods with their dotted names."""
-    for child in getattr(node, "body", ()):
+def _definitions(scope: str, node: ast.Module | ast.ClassDef) -> Iterator[tuple[str, str | None]]:
+    """Yield public classes, functions and methods."""
+    for child in node.body:
         if isinstance(child, Definition) and not child.name.startswith("_"):
             name = f"{scope}.{child.name}"
-            yield name, child
+            yield name, ast.get_docstring(child)
             if isinstance(child, ast.ClassDef):
                 yield from _definitions(name, child)
 
 
-def _from_compiled(module: str) -> Iterator[Record]:
+def _from_compiled(module: str) -> Iterator[tuple[str, str | None]]:
     """Yield the docstrings of a module that is written in C, such as math or zlib."""
+    spec = find_spec(module)
+    origin = (spec and spec.origin) or ""
+    if origin != "built-in" and not origin.endswith(tuple(EXTENSION_SUFFIXES)):
+        return  # not of this platform
     try:
-        loaded = import_module(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some are deprecated
+            loaded = import_module(module)
     except ImportError:
-        return  # not built on this machine, or a folder met already
-    if (getattr(loaded, "__file__", None) or "").endswith(".py"):
-        return
-    docstring = inspect.getdoc(loaded)
-    if docstring:
-        yield _record(module, docstring)
+        return  # needs a library that is not on this machine
+    yield module, inspect.getdoc(loaded)
     yield from _members(module, loaded)
 
 
-def _members(scope: str, owner: Any) -> Iterator[Record]:
+def _members(scope: str, owner: Any) -> Iterator[tuple[str, str | None]]:
     """Yield the public functions, classes and methods of a compiled module or class."""
     for name, value in sorted(vars(owner).items()):
         if name.startswith("_") or not (inspect.isroutine(value) or inspect.isclass(value)):
             continue
-        docstring = inspect.getdoc(value)
-        if docstring:
-            yield _record(f"{scope}.{name}", docstring)
+        yield f"{scope}.{name}", inspect.getdoc(value)
         if inspect.isclass(value) and not inspect.isclass(owner):
             yield from _members(f"{scope}.{name}", value)
 

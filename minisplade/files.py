@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from minisplade.errors import IndexFormatError, MiniSpladeError
+from minisplade.errors import IndexFormatError, InputError, MiniSpladeError
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -21,7 +21,15 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
     "U8": np.dtype("u1"),
+    # No file of ours has these; they are read so that errors can name them.
+    "F64": np.dtype("<f8"),
+    "U32": np.dtype("<u4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "BOOL": np.dtype("?"),
 }
+
+LFS_POINTER = b"version https://git-lfs"
 
 
 def map_safetensors(
@@ -43,7 +51,7 @@ def map_safetensors(
     except FileNotFoundError as error:
         raise error_type(f"{path} does not exist") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise error_type(f"{path} cannot be read as safetensors: {error}") from error
+        raise error_type(f"{path} {_what_it_is(path)}: {error}") from error
     header.pop("__metadata__", None)
     arrays, dtypes = {}, {}
     for name, entry in header.items():
@@ -54,6 +62,16 @@ def map_safetensors(
         arrays[name] = _aligned(raw, DTYPES[entry["dtype"]]).reshape(entry["shape"])
         dtypes[name] = entry["dtype"]
     return arrays, dtypes, metadata
+
+
+def _what_it_is(path: str | os.PathLike[str]) -> str:
+    """Guess why a file cannot be read."""
+    if os.path.isdir(path):
+        return "is a folder; expected a safetensors file"
+    with suppress(OSError), open(path, "rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            return "only points to a file in Git LFS; run `git lfs pull` where it came from"
+    return "is not a safetensors file, or is cut short or damaged"
 
 
 def _aligned(raw: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -98,12 +116,28 @@ def write_arrays(
         file.write(content)
 
 
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Raise InputError unless a file can be written at path; for before hours of work."""
+    target = _target(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {target.parent}")
+    try:
+        # Asking for permissions is not enough: the file system may be read-only, or full.
+        with tempfile.TemporaryFile(dir=target.parent) as probe:
+            probe.write(b"?")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of path only when the block ends without an error."""
-    target = Path(path)
+    """Open a file that takes the place of path only when the block ends without an error.
+
+    Folders on the way are made. Raises InputError where path is something else than a file.
+    """
+    target = _target(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    handle, partial = tempfile.mkstemp(prefix=f".{target.name[:32]}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -117,3 +151,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Follow links to the file that a write should replace; raises InputError if it is none."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise InputError(f"{path} is a folder; expected the name of a file to write")
+    if target.exists() and not target.is_file():
+        raise InputError(f"{path} is not a regular file, so it cannot be replaced")
+    return target

