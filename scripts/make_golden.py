@@ -142,13 +142,13 @@ def rename_to_legacy(path: Path) -> None:
     save_file(renamed, path, metadata={"format": "pt"})
 
 
-@torch.no_grad()
 def reference_outputs(encoder: SparseEncoder, texts: list[str]) -> dict[str, torch.Tensor]:
     """Return token ids, hidden states, logits and SPLADE weights, as the reference has them."""
     model, tokenizer = encoder[0].model, encoder.tokenizer
     length = encoder.max_seq_length
     batch = tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
-    output = model(**batch, output_hidden_states=True)
+    with torch.no_grad():
+        output = model(**batch, output_hidden_states=True)
     weights = encoder.encode(texts, convert_to_sparse_tensor=False)
     return {
         "input_ids": batch["input_ids"].int(),
