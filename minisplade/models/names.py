@@ -103,10 +103,11 @@ def read_config(raw: Mapping[str, Any]) -> BertConfig:
     fields = {field: known[key] for field, key in architecture.settings.items()}
     fields |= {**architecture.fixed, "pad_token_id": known["pad_token_id"]}
     for field, value in fields.items():
-        kind = float if field == "layer_norm_eps" else int
-        if type(value) is not kind or value < 0:
+        kinds = (int, float) if field == "layer_norm_eps" else (int,)
+        if type(value) not in kinds or not 0 <= value < 1 << 31:
+            wanted = " or ".join(kind.__name__ for kind in kinds)
             raise CheckpointError(
-                f"config.json gives {field} as {value!r}; expected {kind.__name__}, 0 or more"
+                f"config.json gives {field} as {value!r}; expected {wanted}, 0 or more"
             )
     config = BertConfig(**fields)
     if config.num_heads < 1 or config.hidden_size % config.num_heads:
@@ -119,15 +120,15 @@ def read_config(raw: Mapping[str, Any]) -> BertConfig:
 def find_architecture(raw: Mapping[str, Any]) -> Architecture:
     """Return the table for config.json's model_type; raises CheckpointError if there is none."""
     model_type = raw.get("model_type")
-    if model_type not in ARCHITECTURES:
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise CheckpointError(
             f"model_type {model_type!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
         )
     architecture = ARCHITECTURES[model_type]
     names = raw.get("architectures") or [architecture.class_name]
-    if architecture.class_name not in names:
+    if not isinstance(names, list) or architecture.class_name not in names:
         raise CheckpointError(
-            f"config.json is of a {', '.join(names)}; SPLADE needs the masked-language-model head "
+            f"config.json is of architectures {names!r}; SPLADE needs the masked-language-model head "
             f"of a {architecture.class_name}"
         )
     supported = {
