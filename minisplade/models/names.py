@@ -128,8 +128,8 @@ def find_architecture(raw: Mapping[str, Any]) -> Architecture:
     names = raw.get("architectures") or [architecture.class_name]
     if not isinstance(names, list) or architecture.class_name not in names:
         raise CheckpointError(
-            f"config.json is of architectures {names!r}; SPLADE needs the masked-language-model head "
-            f"of a {architecture.class_name}"
+            f"config.json is of architectures {names!r}; SPLADE needs the masked-language-model "
+            f"head of a {architecture.class_name}"
         )
     supported = {
         architecture.activation: "gelu",
