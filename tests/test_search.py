@@ -15,7 +15,7 @@ from minisplade import SparseVectors
 from minisplade.index import search as search_module
 from minisplade.index.postings import build_postings
 from minisplade.index.search import add_scores_reference, search, select_top_k
-from minisplade.kernels import add_scores
+from minisplade.kernels.scoring import add_scores
 
 # Small whole numbers make sums exact, so that equality is equality, and ties are frequent.
 DOCUMENTS = hnp.arrays(

@@ -18,7 +18,7 @@ def search(postings: Postings, query: SparseVector, k: int) -> tuple[IdArray, Fl
     scores = np.zeros(postings.num_docs, dtype=np.float32)
     # Small machines may leave Numba out: the same sums then come from NumPy.
     if find_spec("numba"):
-        from minisplade.kernels import add_scores
+        from minisplade.kernels.scoring import add_scores
 
         arrays = postings.offsets, postings.doc_ids, postings.impacts
         add_scores(*arrays, query.term_ids, query.weights, scores)

@@ -1,7 +1,4 @@
-"""Compiled loops over flat arrays: the only module that imports Numba.
-
-Every kernel also runs uncompiled, with NUMBA_DISABLE_JIT=1, and has a naive twin in the tests.
-"""
+"""Scoring documents from postings, and keeping the best."""
 
 from numba import njit
 
