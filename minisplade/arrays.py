@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 
 BoolArray: TypeAlias = NDArray[np.bool_]
 FloatArray: TypeAlias = NDArray[np.float32]
+DoubleArray: TypeAlias = NDArray[np.float64]
 IdArray: TypeAlias = NDArray[np.int32]
 OffsetArray: TypeAlias = NDArray[np.int64]
+ByteArray: TypeAlias = NDArray[np.uint8]
+CodeArray: TypeAlias = NDArray[np.int8]
+HalfArray: TypeAlias = NDArray[np.int16]
 
 Params: TypeAlias = dict[str, FloatArray]
 """The weights of a model by name, such as "layers.0.attention.query.weight"."""

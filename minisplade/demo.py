@@ -19,9 +19,9 @@ from typing import Any
 
 from minisplade.encoder import SparseEncoder
 from minisplade.errors import IndexFormatError
-from minisplade.hub import cache_dir
 from minisplade.index import Index
 from minisplade.records import Record
+from minisplade.runtime import cache_dir
 
 logger = logging.getLogger("minisplade")
 

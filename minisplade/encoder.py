@@ -19,12 +19,15 @@ from minisplade.hub import DEFAULT_MODEL, find_model
 from minisplade.layout import Settings, read_settings, write_folder
 from minisplade.models import load_model
 from minisplade.pooling import pool_tiles
+from minisplade.runtime import choose_kernel_path, choose_num_threads
 from minisplade.tokenization import load_tokenizer, pad, term_strings, tokenize
 from minisplade.vectors import AnyVectors, SparseVector, SparseVectors, as_rows, concatenate
 
 if TYPE_CHECKING:
     from tqdm import tqdm
     from typing_extensions import Unpack
+
+    from minisplade.models.packed import PackedModel
 
 logger = logging.getLogger("minisplade")
 
@@ -58,14 +61,27 @@ class SparseEncoder:
         default_prompt_name: str | None = None,
         similarity_fn_name: str | None = None,
         max_active_dims: int | None = None,
+        num_threads: int | None = None,
+        max_memory_mb: float = 256,
+        kernel_path: str | None = None,
     ) -> None:
         """Load a model.
 
         name_or_path: a folder, a Hub id, a known name such as "splade-small", or None for the
         default model, splade-tiny; see find_model for where it is looked for and the arguments up
-        to token. The others replace what the model's own files say. Raises ModelNotFoundError,
-        CheckpointError and InputError.
+        to token. Those up to max_active_dims replace what the model's own files say.
+        num_threads: threads that texts are spread over; None is $MINISPLADE_NUM_THREADS, or one
+        per CPU. max_memory_mb: what they may compute in, whatever the number and length of texts;
+        weights, texts and results come on top. kernel_path: "reference", "tiles" or "screened";
+        None is $MINISPLADE_PATH, or the fastest that runs here. On one kernel path of the
+        compiled two, the bytes of a vector depend on its text only, and both give the same bytes.
+        Raises ModelNotFoundError, CheckpointError and InputError.
         """
+        self.kernel_path = choose_kernel_path(kernel_path)
+        self.num_threads = choose_num_threads(num_threads)
+        if not max_memory_mb > 0:
+            raise InputError(f"max_memory_mb is {max_memory_mb}; expected a number above 0")
+        self.max_memory_mb = max_memory_mb
         self.folder = find_model(
             name_or_path,
             revision=revision,
@@ -144,7 +160,8 @@ class SparseEncoder:
     ) -> SparseVector | SparseVectors:
         """Encode one text, or many, whose order is kept.
 
-        batch_size: texts that go through the model at once. show_progress_bar: None shows it when
+        batch_size: texts that go through the model at once on the kernel path "reference"; the
+        others fill max_memory_mb as they see fit. show_progress_bar: None shows it when
         the "minisplade" logger is at INFO or below. prompt: put before each text; prompt_name: one
         of the model's prompts. max_active_dims: keep only that many of the heaviest terms.
         max_seq_length: cut texts at so many tokens, in this call. Raises InputError.
@@ -220,8 +237,21 @@ class SparseEncoder:
             vectors = self._encode_sequences(sequences, batch_size)
             yield vectors if keep is None else vectors.prune(keep)
 
+    @cached_property
+    def _packed(self) -> PackedModel:
+        from minisplade.models.packed import pack_model
+
+        return pack_model(self.model, screened=self.kernel_path == "screened")
+
     def _encode_sequences(self, sequences: list[IdArray], batch_size: int) -> SparseVectors:
-        """Run token ids through model, head and pooling; texts of like length share a batch."""
+        """Run token ids through model, head and pooling."""
+        if self.kernel_path != "reference":
+            from minisplade.models.packed import encode
+
+            memory = int(self.max_memory_mb * 1e6)
+            pooling = self.strategy, self.activation
+            return encode(self._packed, sequences, *pooling, self.num_threads, memory)
+        # Texts of like length share a batch, so that little of it is padding.
         order = np.argsort([-sequence.size for sequence in sequences], kind="stable")
         batches = []
         for start in range(0, order.size, batch_size):

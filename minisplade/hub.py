@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from minisplade.errors import ModelNotFoundError
+from minisplade.runtime import cache_dir
 
 DEFAULT_MODEL = "splade-tiny"
 WEIGHTS = "model.safetensors"
@@ -79,15 +80,6 @@ KNOWN_MODELS = {
         ),
     )
 }
-
-
-def cache_dir() -> Path:
-    """Return the folder for what is fetched or made once: $MINISPLADE_CACHE or the user's cache."""
-    chosen = os.environ.get("MINISPLADE_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "minisplade"
 
 
 def find_model(

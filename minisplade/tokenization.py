@@ -1,6 +1,6 @@
 """Text to token ids, by the `tokenizers` library and the model's own tokenizer.json."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,11 @@ from tokenizers import Tokenizer
 
 from minisplade.arrays import BoolArray, IdArray
 from minisplade.errors import CheckpointError, InputError
+
+CHARACTERS_AT_ONCE = 1 << 18
+"""Text that is tokenized together: the library keeps some 50 bytes for each character of it."""
+CHARACTERS_PER_TOKEN = 32
+"""More than nearly any text has; what comes long after the last token that counts is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +59,46 @@ def tokenize(
     # Setting it is cheap, and keeps one tokenizer good for calls with different limits.
     tokenizer.enable_truncation(max_seq_length)
     try:
-        encodings = tokenizer.encode_batch_fast([prompt + text for text in texts])
+        return [
+            ids
+            for group in _groups([prompt + text for text in texts])
+            for ids in _tokenize_group(tokenizer, group, max_seq_length)
+        ]
     except (TypeError, UnicodeEncodeError):
         raise InputError(_what_is_wrong(texts)) from None
-    return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+
+def _groups(texts: list[str]) -> Iterator[list[str]]:
+    """Split texts into runs of about CHARACTERS_AT_ONCE."""
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        group.append(text)
+        size += len(text)
+        if size >= CHARACTERS_AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _tokenize_group(
+    tokenizer: Tokenizer, texts: list[str], max_seq_length: int
+) -> Iterator[IdArray]:
+    """Tokenize the beginnings of texts, and the whole text where that was not enough."""
+    starts = [_start(text, CHARACTERS_PER_TOKEN * max_seq_length) for text in texts]
+    for text, start, encoding in zip(
+        texts, starts, tokenizer.encode_batch_fast(starts), strict=True
+    ):
+        if len(start) < len(text) and len(encoding.ids) < max_seq_length:
+            encoding = tokenizer.encode_batch_fast([text])[0]
+        yield np.array(encoding.ids, dtype=np.int32)
+
+
+def _start(text: str, length: int) -> str:
+    """Cut a text that is longer than length before a space, where no word goes on."""
+    end = text.rfind(" ", 0, length) if len(text) > length else -1
+    return text[:end] if end > 0 else text
 
 
 def pad(sequences: Sequence[IdArray], pad_id: int) -> TokenBatch:

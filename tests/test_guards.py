@@ -16,8 +16,9 @@ PACKAGE = ROOT / "minisplade"
 # Modules import only from lines above their own; files inside one folder may import each other.
 LAYERS = [
     ["errors", "arrays"],
-    ["kernels", "files"],
+    ["runtime", "files"],
     ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],
+    ["kernels"],
     ["similarity", "layout"],
     ["models", "index"],
     ["encoder"],

@@ -1,11 +1,10 @@
 """Scoring documents from postings, and keeping the best."""
 
-from numba import njit
-
 from minisplade.arrays import FloatArray, IdArray, OffsetArray
+from minisplade.kernels.compiler import kernel
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@kernel
 def add_scores(
     offsets: OffsetArray,
     doc_ids: IdArray,

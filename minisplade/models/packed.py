@@ -1,0 +1,395 @@
+"""The compiled way through a model: texts packed without padding, over threads, in fixed memory.
+
+bert.py and heads.py say what is computed; this gives the same within rounding, many times faster.
+Every row of a product is summed in an order of its own, so the bytes of a vector depend on its
+text alone: not on batch, order, neighbours or number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minisplade.arrays import FloatArray, IdArray, OffsetArray, Params
+from minisplade.errors import InputError
+from minisplade.kernels import head, layers
+from minisplade.kernels.head import Screen, ScreenScratch
+from minisplade.kernels.layers import QUERY_BLOCK, ROW_BLOCK, LayerWeights, Scratch
+from minisplade.kernels.tiles import LANES, PANEL, ROWS
+from minisplade.models import MaskedLanguageModel
+from minisplade.models.bert import BertConfig
+from minisplade.pooling import Activation, Strategy
+from minisplade.vectors import SparseVectors, concatenate
+
+CHUNK_TEXTS = 32
+"""Texts of a chunk at most, because each needs a row of V maxima."""
+CENTRE_TOKENS = 64
+ACTIVATIONS: dict[Activation, int] = {"relu": head.LOG, "log1p_relu": head.LOG_LOG}
+
+
+@dataclass(frozen=True, slots=True)
+class PackedModel:
+    """A model with its weights laid out for the kernels."""
+
+    config: BertConfig
+    word: FloatArray  # (V, D), as in the file
+    position: FloatArray  # (max_positions, D), as in the file
+    token_type: FloatArray  # (D,)
+    embedding_norm: tuple[FloatArray, FloatArray]
+    layers: tuple[LayerWeights, ...]
+    transform: tuple[FloatArray, FloatArray]
+    transform_norm: tuple[FloatArray, FloatArray]
+    decoder: FloatArray  # flat (V, D rounded up to LANES), the file's own where that is D
+    bias: FloatArray  # (V,)
+    screen: Screen | None  # None: every logit is computed
+    panels: list[tuple[FloatArray, float]] = field(default_factory=list)  # when first needed
+    idle: list[Workspace] = field(default_factory=list)
+
+    @property
+    def decoder_stride(self) -> int:
+        """Columns of the decoder, with those that were added."""
+        return self.decoder.size // self.bias.size
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The memory that one thread computes a chunk in."""
+
+    max_rows: int
+    scratch: Scratch
+    screening: ScreenScratch | None
+    pooled: FloatArray  # (texts, V), all 0 between chunks
+    term_ids: IdArray  # (V,)
+    weights: FloatArray  # (V,)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Token ids of some texts, one after another."""
+
+    input_ids: IdArray  # int32 (N,)
+    offsets: OffsetArray  # int64 (B + 1,)
+
+
+def pack_model(model: MaskedLanguageModel, screened: bool) -> PackedModel:
+    """Lay out the weights of a model, which stays as it is; to be screened it gets int8 codes."""
+    params, config = model.params, model.config
+    hidden = config.hidden_size
+    decoder = params["head.decoder.weight"]
+    if hidden % LANES:
+        decoder = _padded(decoder, columns=_round_up(hidden, LANES))
+    token_type = np.zeros(hidden, dtype=np.float32)
+    if config.num_token_types:
+        # SPLADE reads one text at a time, so every token is of the first type.
+        token_type += params["embeddings.token_type.weight"][0]
+    packed = PackedModel(
+        config=config,
+        word=_shared(params["embeddings.word.weight"]),
+        position=_shared(params["embeddings.position.weight"]),
+        token_type=token_type,
+        embedding_norm=_norm(params, "embeddings.norm"),
+        layers=tuple(_pack_layer(params, config, i) for i in range(config.num_layers)),
+        transform=_pack_linear(params, hidden, "head.transform"),
+        transform_norm=_norm(params, "head.norm"),
+        decoder=_shared(decoder.reshape(-1)),
+        bias=np.array(params["head.decoder.bias"]),
+        screen=None,
+    )
+    return replace(packed, screen=_pack_screen(packed)) if screened else packed
+
+
+def encode(
+    packed: PackedModel,
+    sequences: Sequence[IdArray],
+    strategy: Strategy,
+    activation: Activation,
+    num_threads: int,
+    max_memory_bytes: int,
+) -> SparseVectors:
+    """Turn token ids into sparse vectors, in the order of the texts.
+
+    sequences: int32 (T,) each. max_memory_bytes: what all threads together may compute in; fewer
+    threads run where it is little. Raises InputError where one text alone needs more.
+    """
+    vocabulary = packed.config.vocab_size
+    if not sequences:
+        return concatenate([], vocabulary)
+    longest = max(sequence.size for sequence in sequences)
+    rows = _round_up(max(longest, ROW_BLOCK), ROWS)
+    needed = workspace_bytes(packed, rows)
+    if needed > max_memory_bytes:
+        rows = _round_up(longest, ROWS)
+        needed = workspace_bytes(packed, rows)
+    if needed > max_memory_bytes:
+        raise InputError(
+            f"a text of {longest} tokens needs {needed / 1e6:.0f} MB to encode, and max_memory_mb "
+            f"leaves {max_memory_bytes / 1e6:.0f}; raise max_memory_mb or lower max_seq_length"
+        )
+    chunks = list(_chunks(sequences, rows))
+    workers = max(1, min(num_threads, len(chunks), max_memory_bytes // needed))
+
+    def run(chunk: Chunk) -> SparseVectors:
+        # Lists are appended to and popped from atomically: no lock that a fork could leave held.
+        workspace = packed.idle.pop() if packed.idle else None
+        if workspace is None or workspace.max_rows < rows:
+            workspace = _workspace(packed, rows)
+        try:
+            return _encode_chunk(packed, chunk, strategy, activation, workspace)
+        finally:
+            if len(packed.idle) < workers:
+                packed.idle.append(workspace)
+
+    if workers == 1:
+        return concatenate([run(chunk) for chunk in chunks], vocabulary)
+    with ThreadPoolExecutor(workers) as pool:
+        return concatenate(list(pool.map(run, chunks)), vocabulary)
+
+
+def workspace_bytes(packed: PackedModel, rows: int) -> int:
+    """Return the memory that one thread needs for chunks of so many tokens, in bytes."""
+    return sum(
+        int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
+        for shape, kind in _workspace_shapes(packed, rows).values()
+    )
+
+
+def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Name the arrays of a workspace, with their shapes and types."""
+    config = packed.config
+    hidden = _round_up(config.hidden_size, PANEL)
+    inner = max(packed.layers[0].mix_bias.size, packed.layers[0].up_bias.size)
+    one_head = _round_up(config.hidden_size // config.num_heads, PANEL)
+    columns = head.block_of(config.hidden_size) * head.num_blocks_of(config.hidden_size)
+    # Attention reads whole tiles from any row on.
+    tall, long = rows + ROWS, _round_up(min(rows, config.max_positions), PANEL)
+    texts = min(CHUNK_TEXTS, rows // 2)
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "states": ((tall * hidden,), np.float32),
+        "wide": ((tall * inner,), np.float32),
+        "mixed": ((tall * hidden,), np.float32),
+        "keys": ((long * one_head,), np.float32),
+        "values": ((long * one_head,), np.float32),
+        "scores": ((QUERY_BLOCK * long,), np.float32),
+        "head": ((QUERY_BLOCK * one_head,), np.float32),
+        "pooled": ((texts, config.vocab_size), np.float32),
+        "term_ids": ((config.vocab_size,), np.int32),
+        "weights": ((config.vocab_size,), np.float32),
+    }
+    if packed.screen is not None:
+        shapes |= {
+            "codes": ((tall * columns,), np.uint8),
+            "scales": ((tall,), np.float32),
+            "slacks": ((tall,), np.float32),
+            "hits": ((2 * ROWS,), np.uint8),
+        }
+    return shapes
+
+
+def _workspace(packed: PackedModel, rows: int) -> Workspace:
+    shapes = _workspace_shapes(packed, rows)
+    arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in shapes.items()}
+    return Workspace(
+        max_rows=rows,
+        scratch=Scratch(*(arrays[name] for name in Scratch._fields)),
+        screening=ScreenScratch(*(arrays[name] for name in ScreenScratch._fields))
+        if packed.screen is not None
+        else None,
+        pooled=arrays["pooled"],
+        term_ids=arrays["term_ids"],
+        weights=arrays["weights"],
+    )
+
+
+def _chunks(sequences: Sequence[IdArray], rows: int) -> Iterator[Chunk]:
+    """Put texts together, in order, as long as they fit."""
+    texts = min(CHUNK_TEXTS, rows // 2)
+    taken: list[IdArray] = []
+    for sequence in sequences:
+        if len(taken) == texts or sum(s.size for s in taken) + sequence.size > rows:
+            yield _chunk(taken)
+            taken = []
+        taken.append(sequence)
+    yield _chunk(taken)
+
+
+def _chunk(sequences: list[IdArray]) -> Chunk:
+    offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
+    np.cumsum([sequence.size for sequence in sequences], out=offsets[1:])
+    return Chunk(np.concatenate(sequences), offsets)
+
+
+def _encode_chunk(
+    packed: PackedModel,
+    chunk: Chunk,
+    strategy: Strategy,
+    activation: Activation,
+    workspace: Workspace,
+) -> SparseVectors:
+    """Run one chunk through body, head and pooling."""
+    num_texts = chunk.offsets.size - 1
+    _transform(packed, chunk, workspace)
+    stride = _round_up(packed.config.hidden_size, PANEL)
+    owners = np.repeat(np.arange(num_texts, dtype=np.int32), np.diff(chunk.offsets))
+    states = workspace.scratch.mixed
+    decoder = packed.decoder, packed.decoder_stride, packed.bias
+    finished = False
+    if packed.screen is not None and workspace.screening is not None and strategy == "max":
+        finished = head.pool_screened(
+            states,
+            stride,
+            packed.config.hidden_size,
+            chunk.offsets,
+            owners,
+            *decoder,
+            packed.screen,
+            workspace.screening,
+            workspace.pooled,
+        )
+    added = strategy == "sum"
+    code = ACTIVATIONS[activation]
+    if not finished:
+        head.pool_all(
+            states,
+            stride,
+            packed.config.hidden_size,
+            chunk.offsets,
+            owners,
+            *decoder,
+            *_decoder_panels(packed),
+            code,
+            added,
+            workspace.pooled,
+        )
+    term_ids, weights, ends = [], [], [0]
+    for text in range(num_texts):
+        count = head.take_active(
+            workspace.pooled[text], code, added, workspace.term_ids, workspace.weights
+        )
+        term_ids.append(workspace.term_ids[:count].copy())
+        weights.append(workspace.weights[:count].copy())
+        ends.append(ends[-1] + count)
+    return SparseVectors(
+        np.array(ends, dtype=np.int64),
+        np.concatenate(term_ids),
+        np.concatenate(weights),
+        packed.config.vocab_size,
+    )
+
+
+def _transform(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> None:
+    """Leave what the decoder reads in the workspace's mixed rows."""
+    config, scratch = packed.config, workspace.scratch
+    hidden, eps = config.hidden_size, config.layer_norm_eps
+    layers.embed(
+        chunk.input_ids,
+        chunk.offsets,
+        packed.word,
+        packed.position,
+        packed.token_type,
+        *packed.embedding_norm,
+        eps,
+        scratch.states,
+        _round_up(hidden, PANEL),
+    )
+    for weights in packed.layers:
+        layers.encoder_layer(weights, config.num_heads, eps, chunk.offsets, hidden, scratch)
+    rows = _round_up(int(chunk.offsets[-1]), ROWS)
+    layers.transform(*packed.transform, *packed.transform_norm, eps, rows, hidden, scratch)
+
+
+def _decoder_panels(packed: PackedModel) -> tuple[FloatArray, float]:
+    """Return the decoder in panels and the length of its longest row, for pool_all."""
+    if not packed.panels:
+        hidden = packed.config.hidden_size
+        decoder = packed.decoder.reshape(packed.bias.size, -1)[:, :hidden]
+        longest = float(np.sqrt(np.square(decoder, dtype=np.float64).sum(axis=1).max()))
+        packed.panels.append((_panels(decoder, hidden), longest))
+    return packed.panels[0]
+
+
+def _pack_layer(params: Params, config: BertConfig, layer: int) -> LayerWeights:
+    block, hidden = f"layers.{layer}", config.hidden_size
+    inner = _round_up(config.intermediate_size, PANEL)
+    roles = [f"{block}.attention.{role}" for role in ("query", "key", "value")]
+    return LayerWeights(
+        *_pack_linear(params, hidden, *roles),
+        *_pack_linear(params, hidden, f"{block}.attention.output"),
+        *_norm(params, f"{block}.attention_norm"),
+        *_pack_linear(params, hidden, f"{block}.feed_forward.up"),
+        *_pack_linear(params, inner, f"{block}.feed_forward.down"),
+        *_norm(params, f"{block}.feed_forward_norm"),
+    )
+
+
+def _pack_linear(params: Params, size_in: int, *names: str) -> tuple[FloatArray, FloatArray]:
+    """Stack linear layers and cut them into flat panels (out / PANEL, size_in, PANEL)."""
+    weight = np.concatenate([params[f"{name}.weight"] for name in names])
+    bias = np.concatenate([params[f"{name}.bias"] for name in names])
+    size_out = _round_up(bias.size, PANEL)
+    return _panels(weight, size_in), np.pad(bias, (0, size_out - bias.size))
+
+
+def _panels(weight: FloatArray, size_in: int) -> FloatArray:
+    """Cut (out, in) into flat panels (out / PANEL, size_in, PANEL), filled up with zeros."""
+    padded = _padded(weight, _round_up(weight.shape[0], PANEL), size_in)
+    return padded.reshape(-1, PANEL, size_in).swapaxes(1, 2).reshape(-1)
+
+
+def _pack_screen(packed: PackedModel) -> Screen:
+    """Code the decoder, around the mean hidden state of a few tokens from all over the vocabulary.
+
+    Any centre gives the same vectors; a good one leaves fewer logits to compute.
+    """
+    config = packed.config
+    count = min(CENTRE_TOKENS, config.max_positions)
+    ids = np.linspace(0, config.vocab_size - 1, count).astype(np.int32)
+    chunk = _chunk([ids])
+    workspace = _workspace(packed, _round_up(count, ROWS))
+    _transform(packed, chunk, workspace)
+    hidden = config.hidden_size
+    rows = workspace.scratch.mixed.reshape(-1, _round_up(hidden, PANEL))[:count, :hidden]
+    block, blocks = head.block_of(hidden), head.num_blocks_of(hidden)
+    terms = _round_up(config.vocab_size, PANEL)
+    screen = Screen(
+        panels=_aligned_zeros(terms * block * blocks),
+        first_sums=np.zeros(terms * blocks * 2, dtype=np.int16),
+        floors=np.zeros(terms, dtype=np.float32),
+        centre=rows.mean(axis=0),
+        limits=np.zeros(4, dtype=np.float64),
+    )
+    decoder = packed.decoder.reshape(config.vocab_size, -1)
+    head.pack_screen(decoder, packed.bias, hidden, screen)
+    return screen
+
+
+def _aligned_zeros(size: int) -> NDArray[np.int8]:
+    """Return int8 zeros that start at a cache line, which vector loads are faster from."""
+    room = np.zeros(size + 64, dtype=np.int8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size]
+
+
+def _norm(params: Params, name: str) -> tuple[FloatArray, FloatArray]:
+    return np.array(params[f"{name}.weight"]), np.array(params[f"{name}.bias"])
+
+
+def _shared(array: FloatArray) -> FloatArray:
+    """Return a view that cannot be written, so that mapped and owned weights are of one type."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _padded(matrix: FloatArray, rows: int = 0, columns: int = 0) -> FloatArray:
+    """Add zeros below and to the right until there are so many rows and columns."""
+    missing = [max(0, size - have) for size, have in zip((rows, columns), matrix.shape)]
+    return np.pad(matrix, [(0, missing[0]), (0, missing[1])])
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit

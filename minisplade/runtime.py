@@ -1,0 +1,120 @@
+"""What this machine offers: the fastest kernels for its CPU, threads, and a place for caches."""
+
+import os
+import platform
+import tempfile
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from minisplade.errors import InputError
+
+KernelPath = Literal["reference", "tiles", "screened"]
+
+KERNEL_PATHS: dict[KernelPath, str] = {
+    "reference": "plain NumPy, without Numba",
+    "tiles": "compiled, for every CPU; computes every logit",
+    "screened": "compiled, needs AVX2; computes the few logits that an int8 bound leaves",
+}
+"""From slow to fast; each gives the same vectors within float32's rounding."""
+
+
+def cache_dir() -> Path:
+    """Return the folder for what is fetched or made once: $MINISPLADE_CACHE or the user's cache."""
+    chosen = os.environ.get("MINISPLADE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "minisplade"
+
+
+def compiled_code_dir() -> Path | None:
+    """Return where compiled kernels are kept, or None where Numba's own choice is fine.
+
+    That choice is __pycache__ beside the source. In an installation that cannot be written, such
+    as a container image or a function's layer, it is a folder in cache_dir, or failing that one
+    for temporary files, which lasts as long as the container.
+    """
+    if os.environ.get("NUMBA_CACHE_DIR") or _is_writable(Path(__file__).parent / "kernels"):
+        return None
+    for folder in (cache_dir() / "kernels", Path(tempfile.gettempdir()) / "minisplade-kernels"):
+        if _is_writable(folder):
+            return folder
+    return None
+
+
+def _is_writable(folder: Path) -> bool:
+    """Try to write: asking for permissions is not enough where the file system is read-only."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@cache
+def cpu_features() -> frozenset[str]:
+    """Return the instruction sets that LLVM finds on this CPU, such as "avx2"; needs Numba."""
+    if not find_spec("llvmlite"):
+        return frozenset()
+    from llvmlite.binding import get_host_cpu_features
+
+    return frozenset(name for name, present in get_host_cpu_features().items() if present)
+
+
+def choose_kernel_path(wanted: str | None = None) -> KernelPath:
+    """Return the kernel path to use: the one asked for, or the fastest that runs here.
+
+    wanted: a key of KERNEL_PATHS; None asks $MINISPLADE_PATH, and without it takes the fastest.
+    Raises InputError for an unknown path, or one that cannot run here.
+    """
+    possible: list[KernelPath] = ["reference"]
+    if find_spec("numba"):
+        possible.append("tiles")
+        if "avx2" in cpu_features():
+            possible.append("screened")
+    wanted = wanted or os.environ.get("MINISPLADE_PATH") or possible[-1]
+    for path in possible:
+        if path == wanted:
+            return path
+    if wanted in KERNEL_PATHS:
+        lacks = "Numba is not installed" if len(possible) == 1 else f"{cpu_name()} has no AVX2"
+        raise InputError(f"kernel path {wanted!r} cannot run here: {lacks}")
+    raise InputError(f"kernel path {wanted!r} is unknown; expected one of {list(KERNEL_PATHS)}")
+
+
+def choose_num_threads(wanted: int | None = None) -> int:
+    """Return the number of threads to use: wanted, $MINISPLADE_NUM_THREADS, or one per CPU.
+
+    Counts the CPUs that this process may run on. Raises InputError.
+    """
+    source = "num_threads"
+    number: object = wanted
+    if wanted is None:
+        text = os.environ.get("MINISPLADE_NUM_THREADS")
+        if not text:
+            return available_cpus()
+        source, number = "MINISPLADE_NUM_THREADS", int(text) if text.isdecimal() else text
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InputError(f"{source} is {number!r}; expected a whole number, 1 or more")
+    return number
+
+
+def available_cpus() -> int:
+    """Count the CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Return what the CPU calls itself, as far as the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
