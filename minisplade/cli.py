@@ -12,7 +12,7 @@ from minisplade import __version__, commands
 from minisplade.display import drop_output, prepare_output, say
 from minisplade.errors import MiniSpladeError
 
-COMMANDS = ("encode", "index", "search", "models", "demo")
+COMMANDS = ("encode", "index", "search", "models", "demo", "info", "warmup")
 
 INPUT_HELP = (
     "JSON lines (.jsonl), .csv, .tsv or plain text with one document a line, each also as .gz; "
@@ -148,6 +148,27 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("question", nargs="*", help="your question")
     command.add_argument("-k", type=_positive, default=5, help="hits for each question (5)")
     command.add_argument("--json", action="store_true", help="JSON lines instead of a table")
+
+    command = _command(
+        subparsers,
+        "info",
+        commands.info,
+        "show the CPU, the kernel path in use, threads, versions and folders",
+        """\
+  minisplade info
+  MINISPLADE_PATH=tiles minisplade info --json""",
+    )
+    command.add_argument("--json", action="store_true", help="one JSON line even on a terminal")
+
+    _command(
+        subparsers,
+        "warmup",
+        commands.warmup,
+        "compile the kernels now, so that no later call waits for it",
+        """\
+  minisplade warmup                               after installing, or while building an image
+  MINISPLADE_CACHE=/srv/cache minisplade warmup   into a folder that ships with the image""",
+    )
     return parser
 
 

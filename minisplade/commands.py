@@ -134,6 +134,26 @@ def demo(options: Namespace) -> None:
         _answer(ready, encoder, Record(str(number), text), options.k, options.json)
 
 
+def info(options: Namespace) -> None:
+    """Show what this machine offers and what of it is used."""
+    from minisplade.runtime import describe
+
+    rows = describe()
+    if wants_json(options.json):
+        print_json(rows)
+    else:
+        for name, value in rows.items():
+            print_line(f"{name:14} {value}")
+
+
+def warmup(options: Namespace) -> None:
+    """Compile every kernel that encoding and searching use, and keep them on disk."""
+    from minisplade.warmup import compile_kernels
+
+    seconds, folder = compile_kernels()
+    say(f"Kernels are ready after {seconds:.1f} s; they are kept in {folder}.")
+
+
 def _answer(
     index: "Index", encoder: "SparseEncoder", query: "Record", k: int, as_json: bool
 ) -> None:

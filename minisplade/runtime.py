@@ -4,6 +4,7 @@ import os
 import platform
 import tempfile
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -107,6 +108,29 @@ def available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def describe() -> dict[str, str | int]:
+    """Return what `minisplade info` shows: versions, CPU, kernel path, threads and folders."""
+    path = choose_kernel_path()
+    versions = []
+    for package in ("minisplade", "numpy", "numba", "llvmlite", "safetensors", "tokenizers"):
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            versions.append(f"{package} not installed")
+    known = ("avx2", "fma", "avx512f", "avx512vnni", "avxvnni", "neon", "sve")
+    return {
+        "versions": ", ".join(versions),
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cpu features": " ".join(name for name in known if name in cpu_features()) or "none known",
+        "kernel path": path,
+        "  which is": KERNEL_PATHS[path],
+        "threads": choose_num_threads(),
+        "cache": str(cache_dir()),
+        "kernel cache": str(compiled_code_dir() or "beside the source, or NUMBA_CACHE_DIR"),
+    }
 
 
 def cpu_name() -> str:

@@ -21,7 +21,7 @@ LAYERS = [
     ["kernels"],
     ["similarity", "layout"],
     ["models", "index"],
-    ["encoder"],
+    ["encoder", "warmup"],
     ["demo"],
     ["display"],
     ["commands"],

@@ -46,8 +46,8 @@ from minisplade.kernels.tiles import (
 
 BLOCK = 128
 """Columns whose products are added in 16 bits."""
-NORM_LIMIT = math.sqrt(2**15) - 0.5 * math.sqrt(BLOCK)
-"""The longest vector that, with every entry rounded, stays below 2**7.5."""
+NORM_LIMIT = math.sqrt(2**15 - 1) - 0.5 * math.sqrt(BLOCK) - 1e-6
+"""The longest vector whose square, with every entry rounded, is still below 2**15."""
 STATE_LIMIT, WEIGHT_LIMIT = 127, 63
 """Largest codes: 255 * 63 * 2 still fits the 16 bits that one instruction adds a pair in."""
 PANELS_AT_ONCE = 8

@@ -224,7 +224,8 @@ def bound_tile(
             code = codes[codes_start + token * size :][:size].reshape(num_blocks, -1, 2, 2)
             halves = (term * code).sum(axis=(1, 3)) + start[:, column]
             product = int(halves.astype(np.int16).sum(dtype=np.int32))
-            limit = scales[row + token] * floors[floors_start + column] + slacks[row + token]
+            with np.errstate(over="ignore", invalid="ignore"):  # no finite bound: always a hit
+                limit = scales[row + token] * floors[floors_start + column] + slacks[row + token]
             bit = 1 << column % 8
             hits[2 * token + column // 8] &= 255 - bit
             if not product <= limit:

@@ -1,0 +1,59 @@
+"""Compiling every kernel ahead of time, by using each once on a model of a few weights."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from minisplade.errors import InputError
+from minisplade.index import Index
+from minisplade.models import MaskedLanguageModel
+from minisplade.models.bert import BertConfig
+from minisplade.models.names import param_shapes
+from minisplade.runtime import choose_kernel_path
+from minisplade.vectors import SparseVectors
+
+TOY = BertConfig(
+    vocab_size=64,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    intermediate_size=16,
+    max_positions=8,
+    num_token_types=1,
+    layer_norm_eps=1e-12,
+)
+
+
+def compile_kernels() -> tuple[float, Path]:
+    """Run all that is compiled; returns the seconds it took and the folder of the result.
+
+    Raises InputError where Numba is missing, so that there is nothing to compile.
+    """
+    path = choose_kernel_path()
+    if path == "reference":
+        raise InputError("there is nothing to compile: Numba is not installed, or not to be used")
+    from minisplade.kernels import head
+    from minisplade.models.packed import encode, pack_model
+
+    start = time.perf_counter()
+    rng = np.random.default_rng(0)
+    params = {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in param_shapes(TOY).items()
+    }
+    model = MaskedLanguageModel(TOY, params, {})
+    sequences = [np.arange(8, dtype=np.int32)]
+    for screened in {False, path == "screened"}:
+        packed = pack_model(model, screened)
+        for strategy in ("max", "sum"):
+            vectors = encode(packed, sequences, strategy, "relu", 1, 1 << 30)
+    for k in (1, 1000):
+        Index.from_vectors(_some_vectors(vectors)).search(vectors, k=k)
+    folder = head.pool_all.stats.cache_path if hasattr(head.pool_all, "stats") else "nowhere"
+    return time.perf_counter() - start, Path(folder)
+
+
+def _some_vectors(vectors: SparseVectors) -> SparseVectors:
+    """Repeat vectors, so that an index of them has documents to choose from."""
+    return vectors[np.zeros(100, dtype=np.int64)]

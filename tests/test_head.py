@@ -1,0 +1,212 @@
+"""The screened head against every logit computed: on real, random and hostile weights."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from uncompiled import assert_passes_uncompiled
+
+from minisplade.arrays import FloatArray, OffsetArray
+from minisplade.kernels import head
+from minisplade.kernels.tiles import LANES, PANEL, ROWS
+from minisplade.runtime import cpu_features
+
+pytestmark = pytest.mark.skipif("avx2" not in cpu_features(), reason="this CPU has no AVX2")
+
+
+def quiet() -> np.errstate:
+    """Hostile weights overflow on purpose, in NumPy too."""
+    return np.errstate(all="ignore")
+
+
+def round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def padded(matrix: FloatArray, rows: int, columns: int) -> FloatArray:
+    missing = rows - matrix.shape[0], columns - matrix.shape[1]
+    return np.pad(matrix, [(0, missing[0]), (0, missing[1])]).astype(np.float32)
+
+
+class Case:
+    """States and a decoder, laid out as kernels want them."""
+
+    def __init__(self, states: FloatArray, decoder: FloatArray, bias: FloatArray) -> None:
+        self.count, self.hidden = states.shape
+        self.num_terms = bias.size
+        self.columns, self.stride = round_up(self.hidden, LANES), round_up(self.hidden, PANEL)
+        self.rows = round_up(self.count, ROWS)
+        self.states = padded(states, self.rows, self.stride).reshape(-1)
+        self.decoder = padded(decoder, self.num_terms, self.columns).reshape(-1)
+        self.bias = bias.astype(np.float32)
+
+    def every_logit(self) -> FloatArray:
+        """Compute (tokens, V) in the order of sums that dot has, in plain NumPy."""
+        states = self.states.reshape(self.rows, -1)[: self.count, : self.columns]
+        rows = self.decoder.reshape(self.num_terms, -1)
+        # float64 with one rounding at the end agrees with a chain of fused steps to an ulp or so.
+        return states.astype(np.float64) @ rows.T.astype(np.float64) + self.bias
+
+    def arguments(self, offsets: OffsetArray) -> tuple:  # type: ignore[type-arg]
+        owners = np.repeat(np.arange(offsets.size - 1, dtype=np.int32), np.diff(offsets))
+        first = self.states, self.stride, self.hidden, offsets, owners
+        return (*first, self.decoder, self.columns, self.bias)
+
+    def screened(self, offsets: OffsetArray, centre: FloatArray) -> tuple[bool, FloatArray]:
+        block, blocks = head.block_of(self.hidden), head.num_blocks_of(self.hidden)
+        terms = round_up(self.num_terms, PANEL)
+        screen = head.Screen(
+            panels=np.zeros(terms * block * blocks, np.int8),
+            first_sums=np.zeros(terms * blocks * 2, np.int16),
+            floors=np.zeros(terms, np.float32),
+            centre=centre.astype(np.float32),
+            limits=np.zeros(4),
+        )
+        rows = self.decoder.reshape(self.num_terms, -1)
+        head.pack_screen(rows, self.bias, self.hidden, screen)
+        scratch = head.ScreenScratch(
+            codes=np.zeros(self.rows * block * blocks, np.uint8),
+            scales=np.zeros(self.rows, np.float32),
+            slacks=np.zeros(self.rows, np.float32),
+            hits=np.zeros(2 * ROWS, np.uint8),
+        )
+        pooled = np.zeros((offsets.size - 1, self.num_terms), dtype=np.float32)
+        return head.pool_screened(*self.arguments(offsets), screen, scratch, pooled), pooled
+
+    def all(self, offsets: OffsetArray, activation: int = 1, add: bool = False) -> FloatArray:
+        rows = self.decoder.reshape(self.num_terms, -1)[:, : self.hidden]
+        filled = padded(rows, round_up(self.num_terms, PANEL), self.hidden)
+        panels = filled.reshape(-1, PANEL, self.hidden).swapaxes(1, 2).reshape(-1)
+        longest = float(np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1).max()))
+        pooled = np.zeros((offsets.size - 1, self.num_terms), dtype=np.float32)
+        head.pool_all(*self.arguments(offsets), panels, longest, activation, add, pooled)
+        return pooled
+
+
+def check(case: Case, centre: FloatArray | None = None, must_finish: bool = True) -> None:
+    """Both ways must give the same bits, and the same as brute force within rounding."""
+    offsets = np.array(sorted({0, case.count // 3, case.count}), dtype=np.int64)
+    with quiet():
+        logits = case.every_logit()
+        exact = np.stack(
+            [
+                np.maximum(logits[a:b].max(axis=0), 0)
+                for a, b in zip(offsets, offsets[1:], strict=False)
+            ]
+        )
+        everything = case.all(offsets)
+        finished, screened = case.screened(
+            offsets, np.zeros(case.hidden) if centre is None else centre
+        )
+    assert finished or not must_finish
+    if finished:
+        assert np.array_equal(screened, everything)
+    states = case.states.reshape(case.rows, -1)[: case.count].astype(np.float64)
+    length = np.sqrt((states**2).sum(axis=1)).max()
+    longest = np.sqrt((case.decoder.reshape(case.num_terms, -1).astype(np.float64) ** 2).sum(1))
+    with quiet():
+        tolerance = 1e-6 * (length * longest + np.abs(case.bias)) + 1e-37
+        assert np.all(np.abs(everything - exact) <= tolerance)
+
+
+def normal(rng: np.random.Generator, *shape: int) -> FloatArray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("hidden", [1, 4, 12, 18, 128, 130, 300])
+@pytest.mark.parametrize("mean", [0.0, 3.0])
+def test_random_weights(hidden: int, mean: float) -> None:
+    rng = np.random.default_rng(hidden)
+    states = normal(rng, 13, hidden) + mean
+    decoder = normal(rng, 53, hidden)
+    bias = -mean * decoder.sum(axis=1) - 2.5 * np.sqrt(hidden)  # few logits are positive
+    case = Case(states, decoder, bias)
+    check(case, states.mean(axis=0))
+    check(case)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_hostile_weights(seed: int) -> None:
+    """Norms from subnormal to huge, rows of zeros, single spikes, logits around 0, far biases."""
+    rng = np.random.default_rng(seed)
+    hidden, terms, count = int(rng.integers(1, 40)), int(rng.integers(1, 40)), 11
+    states, decoder = normal(rng, count, hidden), normal(rng, terms, hidden)
+    decoder *= 10.0 ** rng.choice([-42, -38, -20, -3, 0, 0, 3, 15], (terms, 1))
+    decoder[rng.random(terms) < 0.2] = 0
+    spiked = rng.random(terms) < 0.2
+    decoder[spiked] = 0
+    decoder[spiked, rng.integers(0, hidden, spiked.sum())] = rng.choice([-1e4, 1e-4, 1e4])
+    states *= 10.0 ** rng.choice([-40, -10, 0, 0, 4, 15], (count, 1))
+    states[rng.random(count) < 0.2] = 0
+    # Each logit of one token is 0 but for rounding, or the bias is what decides, or nothing does.
+    with quiet():
+        bias = -(decoder.astype(np.float64) @ states[rng.integers(count)]).astype(np.float32)
+    other = rng.choice([0, 1e-45, -1e-45, 1e-20, -1e-6, -3, 5, -1e30, 1e30], terms)
+    bias = np.where(rng.random(terms) < 0.5, bias, other.astype(np.float32))
+    case = Case(states.astype(np.float32), decoder.astype(np.float32), bias)
+    check(case, rng.choice([0.0, 1.0, 1e3]) * normal(rng, hidden), must_finish=False)
+
+
+@pytest.mark.parametrize("tip", [-1e-6, 0.0, 1e-6])
+def test_logits_that_are_nothing_but_rounding(tip: float) -> None:
+    rng = np.random.default_rng(5)
+    states, decoder = normal(rng, 6, 128), normal(rng, 160, 128)
+    bias = -(decoder.astype(np.float64) @ states[2].astype(np.float64)) + tip
+    check(Case(states, decoder, bias), must_finish=False)
+
+
+def test_the_bound_leaves_little() -> None:
+    """A sound bound could still be useless: most pairs below -1.5 deviations must be ruled out."""
+    rng = np.random.default_rng(9)
+    case = Case(normal(rng, 60, 128), normal(rng, 640, 128), np.full(640, -4 * np.sqrt(128)))
+    finished, _ = case.screened(np.array([0, 60], dtype=np.int64), np.zeros(128))
+    assert finished
+    block = head.block_of(128)
+    assert (block, head.num_blocks_of(128)) == (128, 1)
+
+
+def test_screening_stops_where_much_is_active() -> None:
+    rng = np.random.default_rng(2)
+    case = Case(normal(rng, 60, 32), normal(rng, 640, 32), np.zeros(640))
+    finished, _ = case.screened(np.array([0, 60], dtype=np.int64), np.zeros(32))
+    assert not finished
+
+
+@pytest.mark.parametrize("activation", [head.LOG, head.LOG_LOG])
+def test_sums(activation: int) -> None:
+    rng = np.random.default_rng(4)
+    case = Case(normal(rng, 17, 20), normal(rng, 37, 20), normal(rng, 37))
+    offsets = np.array([0, 5, 17], dtype=np.int64)
+    weights = np.log1p(np.maximum(case.every_logit(), 0))
+    if activation == head.LOG_LOG:
+        weights = np.log1p(weights)
+    exact = np.stack([weights[:5].sum(axis=0), weights[5:].sum(axis=0)])
+    assert np.abs(case.all(offsets, activation, add=True) - exact).max() < 1e-5
+
+
+def test_take_active_empties_what_it_reads() -> None:
+    pooled = np.array([0, 2, 0, 1e-9, 7], dtype=np.float32)
+    for activated, function in ((True, lambda x: x), (False, np.log1p)):
+        again = pooled.copy()
+        term_ids, weights = np.zeros(5, np.int32), np.zeros(5, np.float32)
+        count = head.take_active(again, head.LOG, activated, term_ids, weights)
+        assert term_ids[:count].tolist() == [1, 3, 4]
+        assert weights[:count] == pytest.approx(function(pooled[[1, 3, 4]]), rel=1e-6)
+        assert not again.any()
+
+
+def test_codes_stay_within_sixteen_bits() -> None:
+    """Whatever the direction, the code of a block is shorter than the root of 2 ** 15."""
+    rng = np.random.default_rng(8)
+    for hidden in (4, 100, 128):
+        for vector in (np.ones(hidden), normal(rng, hidden), np.eye(hidden)[0], np.zeros(hidden)):
+            for largest_code in (head.STATE_LIMIT, head.WEIGHT_LIMIT):
+                scale = head.scale_of(vector.astype(np.float64), hidden, hidden, largest_code)
+                codes = [head.code_of(x / scale, largest_code) for x in vector]
+                assert np.dot(codes, codes) < 2**15
+                assert max(map(abs, codes)) <= largest_code
+
+
+def test_these_tests_pass_with_the_compiler_switched_off() -> None:
+    assert_passes_uncompiled(__file__)

@@ -1,0 +1,123 @@
+"""Compiled layers against their plain twins in float64, at sizes that fill no tile."""
+
+import math
+from typing import NamedTuple
+
+import naive
+import numpy as np
+import pytest
+from scipy import special
+from uncompiled import assert_passes_uncompiled
+
+from minisplade import functional
+from minisplade.arrays import FloatArray
+from minisplade.kernels import layers
+from minisplade.kernels.tiles import PANEL, ROWS
+
+
+def round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def panels(weight: FloatArray) -> FloatArray:
+    """Cut (out, in) into panels, by the definition of the layout."""
+    rows, size = weight.shape
+    cut = np.zeros((round_up(rows, PANEL) // PANEL, size, PANEL), dtype=np.float32)
+    for row in range(rows):
+        cut[row // PANEL, :, row % PANEL] = weight[row]
+    return cut.ravel()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 12, 20), (40, 300, 16)])
+@pytest.mark.parametrize("add", [False, True])
+def test_linear(shape: tuple[int, int, int], add: bool) -> None:
+    count, size, width = shape
+    rng = np.random.default_rng(count)
+    rows, stride, out_stride = round_up(count, ROWS), size + 3, round_up(width, PANEL)
+    x = rng.standard_normal((rows, stride), dtype=np.float32)
+    weight = rng.standard_normal((width, size), dtype=np.float32)
+    bias = np.zeros(out_stride, dtype=np.float32)
+    bias[:width] = rng.standard_normal(width)
+    out = rng.standard_normal((rows, out_stride), dtype=np.float32)
+    before = out.copy()
+    flat = out.reshape(-1)
+    layers.linear(x.reshape(-1), stride, size, panels(weight), bias, rows, flat, out_stride, add)
+    expected = x[:, :size].astype(np.float64) @ weight.T + bias[:width]
+    if add:
+        expected += before[:, :width]
+    assert np.abs(out[:, :width] - expected).max() < 1e-6 * size + 1e-6
+
+
+def test_layer_norm() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((5, 32), dtype=np.float32) * 9
+    weight, bias = rng.standard_normal((2, 20), dtype=np.float32)
+    exact = functional.layer_norm(x[:, :20].astype(np.float64), weight, bias, 1e-12)
+    padding = x[:, 20:].copy()
+    layers.layer_norm(x.reshape(-1), 32, 20, 5, weight, bias, 1e-12)
+    assert np.abs(x[:, :20] - exact).max() < 3e-6
+    assert np.array_equal(x[:, 20:], padding)
+
+
+def test_gelu_over_its_whole_range() -> None:
+    x = np.concatenate([np.linspace(-12, 12, 4001), [0, 1e-30, -1e-30, 1e4, -1e4]])
+    found = x.astype(np.float32)
+    layers.gelu(found, found.size)
+    x = x.astype(np.float32).astype(np.float64)
+    exact = x * special.ndtr(x)
+    assert (np.abs(found - exact) / np.maximum(1, np.abs(x))).max() < 4e-7
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 127])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 100.0, 3e4])
+def test_softmax(count: int, spread: float) -> None:
+    x = (np.random.default_rng(count).standard_normal(count) * spread).astype(np.float32)
+    scale = np.float32(0.125)
+    exact = special.softmax(x.astype(np.float64) * float(scale))
+    layers.softmax(x, scale)
+    assert np.abs(x - exact).max() < 3e-7
+
+
+class Shape(NamedTuple):
+    lengths: tuple[int, ...]
+    heads: int
+    size: int
+
+
+@pytest.mark.parametrize("shape", [Shape((1,), 1, 4), Shape((5, 2, 30), 3, 6), Shape((17,), 2, 20)])
+def test_attention_sees_its_own_text_only(shape: Shape) -> None:
+    rng = np.random.default_rng(7)
+    hidden, count = shape.heads * shape.size, sum(shape.lengths)
+    rows, stride = round_up(count, ROWS) + ROWS, round_up(3 * hidden, PANEL)
+    wide = rng.standard_normal((rows, stride), dtype=np.float32)
+    mixed = np.zeros((rows, hidden), dtype=np.float32)
+    offsets = np.cumsum((0, *shape.lengths)).astype(np.int64)
+    longest, one_head = round_up(max(shape.lengths), PANEL), round_up(shape.size, PANEL)
+    room = {"keys": longest * one_head, "values": longest * one_head}
+    room |= {"scores": layers.QUERY_BLOCK * longest, "head": layers.QUERY_BLOCK * one_head}
+    zeros = {n: np.full(room.get(n, 1), 9, np.float32) for n in layers.Scratch._fields}
+    flat = wide.reshape(-1), stride, hidden, shape.heads, offsets, mixed.reshape(-1), hidden
+    layers.attention(*flat, layers.Scratch(**zeros))
+    for first, last in zip(offsets, offsets[1:], strict=False):
+        parts = np.split(wide[first:last, : 3 * hidden].astype(np.float64), 3, axis=1)
+        by_head = [p.reshape(-1, shape.heads, shape.size).swapaxes(0, 1)[None] for p in parts]
+        exact = naive.attention(*by_head, np.ones((1, last - first), dtype=bool))
+        assert np.abs(mixed[first:last] - exact[0].swapaxes(0, 1).reshape(-1, hidden)).max() < 2e-6
+
+
+def test_embed() -> None:
+    rng = np.random.default_rng(3)
+    word, position = rng.standard_normal((2, 9, 20), dtype=np.float32)
+    token_type, weight, bias = rng.standard_normal((3, 20), dtype=np.float32)
+    ids, offsets = np.array([4, 0, 8, 8, 1], np.int32), np.array([0, 2, 5], np.int64)
+    states = np.zeros((6, 32), dtype=np.float32)
+    arrays = ids, offsets, word, position, token_type, weight, bias
+    layers.embed(*arrays, 1e-12, states.reshape(-1), 32)
+    added = word[ids].astype(np.float64) + position[[0, 1, 0, 1, 2]] + token_type
+    exact = functional.layer_norm(added, weight, bias, 1e-12)
+    assert np.abs(states[:5, :20] - exact).max() < 3e-6
+    assert math.isclose(float(np.abs(states[:, 20:]).sum()), 0)
+
+
+def test_these_tests_pass_with_the_compiler_switched_off() -> None:
+    assert_passes_uncompiled(__file__)
