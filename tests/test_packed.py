@@ -164,7 +164,7 @@ def test_a_budget_that_one_text_does_not_fit_in_is_refused(path: str) -> None:
 
 def test_threads_take_what_the_budget_allows(path: str) -> None:
     encoder = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=8)
-    rows = packed_module.ROW_BLOCK
+    rows = packed_module.CHUNK_ROWS
     one = packed_module.workspace_bytes(encoder._packed, rows)
     encoder.max_memory_mb = 2.5 * one / 1e6
     expected = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=1).encode(MANY)

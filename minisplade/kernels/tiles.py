@@ -9,6 +9,7 @@ import numpy as np
 from minisplade.arrays import ByteArray, CodeArray, FloatArray, HalfArray
 from minisplade.kernels.ir import (
     FLOAT32,
+    INT1,
     INT8,
     INT16,
     INT32,
@@ -174,8 +175,8 @@ def _bound_tile(
     slack = emit.pointer(9, slacks, row, FLOAT32)
     floor = emit.pointer(11, floors, floors_start, floats)
     place = emit.pointer(13, hits, constant(row.type, 0), INT8)
-    union = constant(INT8, 0)
     lowest = [emit.load(floor, column) for column in columns]
+    found, either = [], constant(vector(INT1, 8), 0)
     for token in range(ROWS):
         times = emit.splat(emit.load(scale, token), 8)
         plus = emit.splat(emit.load(slack, token), 8)
@@ -183,10 +184,13 @@ def _bound_tile(
             limit = emit.multiply_add(times, lowest[column], plus)
             product = builder.sitofp(builder.load(totals[token][column]), floats)
             # Unordered: NaN, where weights are too large for a bound, is a hit.
-            hit = builder.bitcast(builder.fcmp_unordered(">", product, limit), INT8)
-            emit.store(hit, place, 2 * token + column)
-            union = builder.or_(union, hit)
-    return builder.zext(union, constant(row.type, 0).type)
+            found.append(builder.fcmp_unordered(">", product, limit))
+            either = builder.or_(either, found[-1])
+    union = builder.zext(builder.bitcast(either, INT8), row.type)
+    with builder.if_then(builder.icmp_unsigned("!=", union, constant(row.type, 0)), likely=False):
+        for at, hit in enumerate(found):
+            emit.store(builder.bitcast(hit, INT8), place, at)
+    return union
 
 
 @lowered_by(_bound_tile, returns="int64")
@@ -210,9 +214,10 @@ def bound_tile(
 
     codes: uint8 (..., size), hidden states plus CODE_OFFSET; panel: int8 (size / 4, PANEL, 4);
     first_sums: int16 (size / block, PANEL, 2), what undoes CODE_OFFSET; scales, slacks: float32,
-    from row on; floors: float32, from floors_start on; hits: uint8 (2 * ROWS,), receives one bit
-    for each pair, 8 terms a byte. A pair is a hit unless product <= scale * floor + slack. Sums
-    within a block are int16 and wrap around, which is right as long as the true sum fits.
+    from row on; floors: float32, from floors_start on. A pair is a hit unless product <= scale *
+    floor + slack. hits: uint8 (2 * ROWS,), receives one bit for each pair, 8 terms a byte, if any
+    is set. Sums within a block are int16 and wrap around, which is right as long as the true sum
+    fits.
     Returns the union of all bytes of hits.
     """
     num_blocks, union = size // block, 0

@@ -7,9 +7,10 @@ text alone: not on batch, order, neighbours or number of threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from minisplade.models.bert import BertConfig
 from minisplade.pooling import Activation, Strategy
 from minisplade.vectors import SparseVectors, concatenate
 
+CHUNK_ROWS = 2 * ROW_BLOCK
+"""Tokens of a chunk, unless one text has more: enough to make up for reading all weights once."""
 CHUNK_TEXTS = 32
 """Texts of a chunk at most, because each needs a row of V maxima."""
-CENTRE_TOKENS = 64
 ACTIVATIONS: dict[Activation, int] = {"relu": head.LOG, "log1p_relu": head.LOG_LOG}
 
 
@@ -46,8 +48,9 @@ class PackedModel:
     transform_norm: tuple[FloatArray, FloatArray]
     decoder: FloatArray  # flat (V, D rounded up to LANES), the file's own where that is D
     bias: FloatArray  # (V,)
-    screen: Screen | None  # None: every logit is computed
-    panels: list[tuple[FloatArray, float]] = field(default_factory=list)  # when first needed
+    screened: bool  # whether a bound rules out most logits, or all are computed
+    screens: list[Screen] = field(default_factory=list)  # one, when first needed
+    panels: list[tuple[FloatArray, float]] = field(default_factory=list)  # likewise
     idle: list[Workspace] = field(default_factory=list)
 
     @property
@@ -62,7 +65,7 @@ class Workspace:
 
     max_rows: int
     scratch: Scratch
-    screening: ScreenScratch | None
+    screening: ScreenScratch
     pooled: FloatArray  # (texts, V), all 0 between chunks
     term_ids: IdArray  # (V,)
     weights: FloatArray  # (V,)
@@ -77,7 +80,7 @@ class Chunk:
 
 
 def pack_model(model: MaskedLanguageModel, screened: bool) -> PackedModel:
-    """Lay out the weights of a model, which stays as it is; to be screened it gets int8 codes."""
+    """Lay out the weights of a model, which stays as it is, for pool_screened or for pool_all."""
     params, config = model.params, model.config
     hidden = config.hidden_size
     decoder = params["head.decoder.weight"]
@@ -87,7 +90,7 @@ def pack_model(model: MaskedLanguageModel, screened: bool) -> PackedModel:
     if config.num_token_types:
         # SPLADE reads one text at a time, so every token is of the first type.
         token_type += params["embeddings.token_type.weight"][0]
-    packed = PackedModel(
+    return PackedModel(
         config=config,
         word=_shared(params["embeddings.word.weight"]),
         position=_shared(params["embeddings.position.weight"]),
@@ -98,9 +101,8 @@ def pack_model(model: MaskedLanguageModel, screened: bool) -> PackedModel:
         transform_norm=_norm(params, "head.norm"),
         decoder=_shared(decoder.reshape(-1)),
         bias=np.array(params["head.decoder.bias"]),
-        screen=None,
+        screened=screened,
     )
-    return replace(packed, screen=_pack_screen(packed)) if screened else packed
 
 
 def encode(
@@ -120,7 +122,7 @@ def encode(
     if not sequences:
         return concatenate([], vocabulary)
     longest = max(sequence.size for sequence in sequences)
-    rows = _round_up(max(longest, ROW_BLOCK), ROWS)
+    rows = _round_up(max(longest, CHUNK_ROWS), ROWS)
     needed = workspace_bytes(packed, rows)
     if needed > max_memory_bytes:
         rows = _round_up(longest, ROWS)
@@ -153,7 +155,7 @@ def encode(
 def workspace_bytes(packed: PackedModel, rows: int) -> int:
     """Return the memory that one thread needs for chunks of so many tokens, in bytes."""
     return sum(
-        int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
+        math.prod(shape) * np.dtype(kind).itemsize
         for shape, kind in _workspace_shapes(packed, rows).values()
     )
 
@@ -168,7 +170,8 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
     # Attention reads whole tiles from any row on.
     tall, long = rows + ROWS, _round_up(min(rows, config.max_positions), PANEL)
     texts = min(CHUNK_TEXTS, rows // 2)
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+    screened = int(packed.screened)
+    return {
         "states": ((tall * hidden,), np.float32),
         "wide": ((tall * inner,), np.float32),
         "mixed": ((tall * hidden,), np.float32),
@@ -176,18 +179,14 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
         "values": ((long * one_head,), np.float32),
         "scores": ((QUERY_BLOCK * long,), np.float32),
         "head": ((QUERY_BLOCK * one_head,), np.float32),
+        "codes": ((screened * tall * columns,), np.uint8),
+        "scales": ((screened * tall,), np.float32),
+        "slacks": ((screened * tall,), np.float32),
+        "hits": ((2 * ROWS,), np.uint8),
         "pooled": ((texts, config.vocab_size), np.float32),
         "term_ids": ((config.vocab_size,), np.int32),
         "weights": ((config.vocab_size,), np.float32),
     }
-    if packed.screen is not None:
-        shapes |= {
-            "codes": ((tall * columns,), np.uint8),
-            "scales": ((tall,), np.float32),
-            "slacks": ((tall,), np.float32),
-            "hits": ((2 * ROWS,), np.uint8),
-        }
-    return shapes
 
 
 def _workspace(packed: PackedModel, rows: int) -> Workspace:
@@ -196,9 +195,7 @@ def _workspace(packed: PackedModel, rows: int) -> Workspace:
     return Workspace(
         max_rows=rows,
         scratch=Scratch(*(arrays[name] for name in Scratch._fields)),
-        screening=ScreenScratch(*(arrays[name] for name in ScreenScratch._fields))
-        if packed.screen is not None
-        else None,
+        screening=ScreenScratch(*(arrays[name] for name in ScreenScratch._fields)),
         pooled=arrays["pooled"],
         term_ids=arrays["term_ids"],
         weights=arrays["weights"],
@@ -238,7 +235,7 @@ def _encode_chunk(
     states = workspace.scratch.mixed
     decoder = packed.decoder, packed.decoder_stride, packed.bias
     finished = False
-    if packed.screen is not None and workspace.screening is not None and strategy == "max":
+    if packed.screened and strategy == "max":
         finished = head.pool_screened(
             states,
             stride,
@@ -246,7 +243,7 @@ def _encode_chunk(
             chunk.offsets,
             owners,
             *decoder,
-            packed.screen,
+            _screen(packed, chunk, workspace),
             workspace.screening,
             workspace.pooled,
         )
@@ -340,31 +337,27 @@ def _panels(weight: FloatArray, size_in: int) -> FloatArray:
     return padded.reshape(-1, PANEL, size_in).swapaxes(1, 2).reshape(-1)
 
 
-def _pack_screen(packed: PackedModel) -> Screen:
-    """Code the decoder, around the mean hidden state of a few tokens from all over the vocabulary.
+def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Screen:
+    """Return the decoder in codes, around the mean hidden state of the first chunk that asks.
 
-    Any centre gives the same vectors; a good one leaves fewer logits to compute.
+    Any centre gives the same vectors; one among the hidden states of real text leaves fewest
+    logits to compute.
     """
-    config = packed.config
-    count = min(CENTRE_TOKENS, config.max_positions)
-    ids = np.linspace(0, config.vocab_size - 1, count).astype(np.int32)
-    chunk = _chunk([ids])
-    workspace = _workspace(packed, _round_up(count, ROWS))
-    _transform(packed, chunk, workspace)
-    hidden = config.hidden_size
-    rows = workspace.scratch.mixed.reshape(-1, _round_up(hidden, PANEL))[:count, :hidden]
-    block, blocks = head.block_of(hidden), head.num_blocks_of(hidden)
-    terms = _round_up(config.vocab_size, PANEL)
-    screen = Screen(
-        panels=_aligned_zeros(terms * block * blocks),
-        first_sums=np.zeros(terms * blocks * 2, dtype=np.int16),
-        floors=np.zeros(terms, dtype=np.float32),
-        centre=rows.mean(axis=0),
-        limits=np.zeros(4, dtype=np.float64),
-    )
-    decoder = packed.decoder.reshape(config.vocab_size, -1)
-    head.pack_screen(decoder, packed.bias, hidden, screen)
-    return screen
+    if not packed.screens:
+        hidden, terms = packed.config.hidden_size, _round_up(packed.config.vocab_size, PANEL)
+        block, blocks = head.block_of(hidden), head.num_blocks_of(hidden)
+        states = workspace.scratch.mixed.reshape(-1, _round_up(hidden, PANEL))
+        screen = Screen(
+            panels=_aligned_zeros(terms * block * blocks),
+            first_sums=np.zeros(terms * blocks * 2, dtype=np.int16),
+            floors=np.zeros(terms, dtype=np.float32),
+            centre=states[: chunk.offsets[-1], :hidden].mean(axis=0),
+            limits=np.zeros(4, dtype=np.float64),
+        )
+        decoder = packed.decoder.reshape(packed.bias.size, -1)
+        head.pack_screen(decoder, packed.bias, hidden, screen)
+        packed.screens.append(screen)
+    return packed.screens[0]
 
 
 def _aligned_zeros(size: int) -> NDArray[np.int8]:
