@@ -14,6 +14,8 @@ from minisplade.arrays import FloatArray
 from minisplade.kernels import layers
 from minisplade.kernels.tiles import PANEL, ROWS
 
+BLOCK = np.zeros(layers.ROW_BLOCK * layers.PASSED_STRIDE, dtype=np.float32)
+
 
 def round_up(size: int, unit: int) -> int:
     return -(-size // unit) * unit
@@ -41,7 +43,9 @@ def test_linear(shape: tuple[int, int, int], add: bool) -> None:
     out = rng.standard_normal((rows, out_stride), dtype=np.float32)
     before = out.copy()
     flat = out.reshape(-1)
-    layers.linear(x.reshape(-1), stride, size, panels(weight), bias, rows, flat, out_stride, add)
+    layers.linear(
+        x.reshape(-1), stride, size, panels(weight), bias, rows, flat, out_stride, add, BLOCK
+    )
     expected = x[:, :size].astype(np.float64) @ weight.T + bias[:width]
     if add:
         expected += before[:, :width]

@@ -17,6 +17,8 @@ from minisplade.kernels.tiles import PANEL, ROWS, float_from_bits, multiply_tile
 ROW_BLOCK = 42 * ROWS
 INPUT_BLOCK = 256
 """A block of rows and inputs is 252 KB and stays in L2, while panels of 16 KB pass through L1."""
+PASSED_STRIDE = INPUT_BLOCK + PANEL
+"""Rows of a copied block: not a power of 2 apart, or they would all want the same lines of L1."""
 QUERY_BLOCK = 4 * ROWS
 
 P0, P1, P2, P3, P4, P5 = (np.float32(c) for c in ERF_NUMERATOR)
@@ -61,6 +63,7 @@ class Scratch(NamedTuple):
     values: FloatArray  # (K / PANEL, T, PANEL), of one head
     scores: FloatArray  # (QUERY_BLOCK, T)
     head: FloatArray  # (QUERY_BLOCK, K)
+    block: FloatArray  # (ROW_BLOCK, PASSED_STRIDE)
 
 
 @kernel
@@ -80,11 +83,13 @@ def linear(
     out: FloatArray,
     out_stride: int,
     add: bool,
+    block: FloatArray,
 ) -> None:
     """Compute x Wᵀ + b, or add it to what out holds.
 
     x: float32 (rows, x_stride), of which size columns count; weight: float32 panels; bias: float32
-    (out,), a whole number of panels; out: float32 (rows, out_stride), receives (rows, out).
+    (out,), a whole number of panels; out: float32 (rows, out_stride), receives (rows, out); block:
+    float32 (ROW_BLOCK, PASSED_STRIDE), room for a copy of what is multiplied at a time.
     """
     width = bias.size
     for row in range(rows):
@@ -99,11 +104,18 @@ def linear(
         last_row = min(rows, first_row + ROW_BLOCK)
         for start in range(0, size, INPUT_BLOCK):
             count = min(size - start, INPUT_BLOCK)
+            inputs, stride, origin = x, x_stride, first_row * x_stride
+            if size > INPUT_BLOCK:
+                inputs, stride, origin = block, PASSED_STRIDE, 0
+                for row in range(first_row, last_row):
+                    at = row * x_stride + start
+                    to = (row - first_row) * PASSED_STRIDE
+                    block[to : to + count] = x[at : at + count]
             for column in range(0, width, PANEL):
                 panel = column * size + start * PANEL
                 for row in range(first_row, last_row, ROWS):
-                    at, to = row * x_stride + start, row * out_stride + column
-                    multiply_tile(x, at, x_stride, weight, panel, count, out, to, out_stride)
+                    at, to = origin + (row - first_row) * stride, row * out_stride + column
+                    multiply_tile(inputs, at, stride, weight, panel, count, out, to, out_stride)
 
 
 @kernel(flags={"reassoc", "nsz"})
@@ -331,9 +343,11 @@ def encoder_layer(
     """Run one layer over scratch.states, in place: bert.encoder_layer."""
     rows = round_up(offsets[-1], ROWS)
     stride = round_up(hidden, PANEL)
-    states, wide, mixed = scratch.states, scratch.wide, scratch.mixed
+    states, wide, mixed, block = scratch.states, scratch.wide, scratch.mixed, scratch.block
     mix = weights.mix_bias.size
-    linear(states, stride, hidden, weights.mix_weight, weights.mix_bias, rows, wide, mix, False)
+    linear(
+        states, stride, hidden, weights.mix_weight, weights.mix_bias, rows, wide, mix, False, block
+    )
     attention(wide, mix, hidden, num_heads, offsets, mixed, stride, scratch)
     linear(
         mixed,
@@ -345,6 +359,7 @@ def encoder_layer(
         states,
         stride,
         True,
+        block,
     )
     layer_norm(
         states,
@@ -356,9 +371,22 @@ def encoder_layer(
         eps,
     )
     inner = weights.up_bias.size
-    linear(states, stride, hidden, weights.up_weight, weights.up_bias, rows, wide, inner, False)
+    linear(
+        states, stride, hidden, weights.up_weight, weights.up_bias, rows, wide, inner, False, block
+    )
     gelu(wide, rows * inner)
-    linear(wide, inner, inner, weights.down_weight, weights.down_bias, rows, states, stride, True)
+    linear(
+        wide,
+        inner,
+        inner,
+        weights.down_weight,
+        weights.down_bias,
+        rows,
+        states,
+        stride,
+        True,
+        block,
+    )
     layer_norm(states, stride, hidden, rows, weights.norm_weight, weights.norm_bias, eps)
 
 
@@ -375,6 +403,17 @@ def transform(
 ) -> None:
     """Prepare scratch.states for the decoder, and leave that in scratch.mixed: mlm_transform."""
     stride = round_up(hidden, PANEL)
-    linear(scratch.states, stride, hidden, weight, bias, rows, scratch.mixed, stride, False)
+    linear(
+        scratch.states,
+        stride,
+        hidden,
+        weight,
+        bias,
+        rows,
+        scratch.mixed,
+        stride,
+        False,
+        scratch.block,
+    )
     gelu(scratch.mixed, rows * stride)
     layer_norm(scratch.mixed, stride, hidden, rows, norm_weight, norm_bias, eps)

@@ -20,7 +20,7 @@ from minisplade.arrays import FloatArray, IdArray, OffsetArray, Params
 from minisplade.errors import InputError
 from minisplade.kernels import head, layers
 from minisplade.kernels.head import Screen, ScreenScratch
-from minisplade.kernels.layers import QUERY_BLOCK, ROW_BLOCK, LayerWeights, Scratch
+from minisplade.kernels.layers import PASSED_STRIDE, QUERY_BLOCK, ROW_BLOCK, LayerWeights, Scratch
 from minisplade.kernels.tiles import LANES, PANEL, ROWS
 from minisplade.models import MaskedLanguageModel
 from minisplade.models.bert import BertConfig
@@ -179,6 +179,7 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
         "values": ((long * one_head,), np.float32),
         "scores": ((QUERY_BLOCK * long,), np.float32),
         "head": ((QUERY_BLOCK * one_head,), np.float32),
+        "block": ((ROW_BLOCK * PASSED_STRIDE,), np.float32),
         "codes": ((screened * tall * columns,), np.uint8),
         "scales": ((screened * tall,), np.float32),
         "slacks": ((screened * tall,), np.float32),
