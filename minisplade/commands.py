@@ -150,8 +150,8 @@ def warmup(options: Namespace) -> None:
     """Compile every kernel that encoding and searching use, and keep them on disk."""
     from minisplade.warmup import compile_kernels
 
-    seconds, folder = compile_kernels()
-    say(f"Kernels are ready after {seconds:.1f} s; they are kept in {folder}.")
+    seconds = compile_kernels()
+    say(f"The kernels are ready, after {seconds:.1f} s.")
 
 
 def _answer(

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import stat
 import tempfile
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -30,29 +31,30 @@ def cache_dir() -> Path:
     return Path(base).expanduser() / "minisplade"
 
 
-def compiled_code_dir() -> Path | None:
-    """Return where compiled kernels are kept, or None where Numba's own choice is fine.
+def compiled_code_dirs() -> list[Path]:
+    """Return where compiled kernels are looked for, and the first writable one of which keeps them.
 
-    That choice is __pycache__ beside the source. In an installation that cannot be written, such
-    as a container image or a function's layer, it is a folder in cache_dir, or failing that one
-    for temporary files, which lasts as long as the container.
+    Beside the source, where an image or a layer can bring them along; in cache_dir, for an
+    installation that cannot be written; and failing that in a folder for temporary files, which
+    lasts as long as the container. $MINISPLADE_CACHE, if set, comes first.
     """
-    if os.environ.get("NUMBA_CACHE_DIR") or _is_writable(Path(__file__).parent / "kernels"):
-        return None
-    for folder in (cache_dir() / "kernels", Path(tempfile.gettempdir()) / "minisplade-kernels"):
-        if _is_writable(folder):
-            return folder
-    return None
+    places = [Path(__file__).parent / "kernels" / "__pycache__", cache_dir() / "kernels"]
+    if os.environ.get("MINISPLADE_CACHE"):
+        places.reverse()
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    temporary = Path(tempfile.gettempdir()) / f"minisplade-kernels-{user}"
+    return [*places, temporary] if _is_private(temporary) else places
 
 
-def _is_writable(folder: Path) -> bool:
-    """Try to write: asking for permissions is not enough where the file system is read-only."""
+def _is_private(folder: Path) -> bool:
+    """Tell whether nobody else can have put machine code into a folder; make it if need be."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
     except OSError:
         return False
+    owner = os.getuid() if hasattr(os, "getuid") else status.st_uid
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == owner and not status.st_mode & 0o022
 
 
 @cache
@@ -129,7 +131,7 @@ def describe() -> dict[str, str | int]:
         "  which is": KERNEL_PATHS[path],
         "threads": choose_num_threads(),
         "cache": str(cache_dir()),
-        "kernel cache": str(compiled_code_dir() or "beside the source, or NUMBA_CACHE_DIR"),
+        "kernel cache": ", ".join(map(str, compiled_code_dirs())),
     }
 
 

@@ -1,7 +1,6 @@
 """Compiling every kernel ahead of time, by using each once on a model of a few weights."""
 
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -25,15 +24,14 @@ TOY = BertConfig(
 )
 
 
-def compile_kernels() -> tuple[float, Path]:
-    """Run all that is compiled; returns the seconds it took and the folder of the result.
+def compile_kernels() -> float:
+    """Run all that is compiled once, so that it is on disk; returns the seconds it took.
 
     Raises InputError where Numba is missing, so that there is nothing to compile.
     """
     path = choose_kernel_path()
     if path == "reference":
         raise InputError("there is nothing to compile: Numba is not installed, or not to be used")
-    from minisplade.kernels import head
     from minisplade.models.packed import encode, pack_model
 
     start = time.perf_counter()
@@ -50,8 +48,7 @@ def compile_kernels() -> tuple[float, Path]:
             vectors = encode(packed, sequences, strategy, "relu", 1, 1 << 30)
     for k in (1, 1000):
         Index.from_vectors(_some_vectors(vectors)).search(vectors, k=k)
-    folder = head.pool_all.stats.cache_path if hasattr(head.pool_all, "stats") else "nowhere"
-    return time.perf_counter() - start, Path(folder)
+    return time.perf_counter() - start
 
 
 def _some_vectors(vectors: SparseVectors) -> SparseVectors:

@@ -63,15 +63,22 @@ class Case:
             limits=np.zeros(4),
         )
         rows = self.decoder.reshape(self.num_terms, -1)
-        head.pack_screen(rows, self.bias, self.hidden, screen)
-        scratch = head.ScreenScratch(
+        head.pack_screen(rows, self.bias, self.hidden, np.zeros(self.hidden), screen)
+        scratch = self.scratch()
+        pooled = np.zeros((offsets.size - 1, self.num_terms), dtype=np.float32)
+        return head.pool_screened(*self.arguments(offsets), screen, scratch, pooled), pooled
+
+    def scratch(self) -> head.HeadScratch:
+        block, blocks = head.block_of(self.hidden), head.num_blocks_of(self.hidden)
+        return head.HeadScratch(
             codes=np.zeros(self.rows * block * blocks, np.uint8),
             scales=np.zeros(self.rows, np.float32),
             slacks=np.zeros(self.rows, np.float32),
             hits=np.zeros(2 * ROWS, np.uint8),
+            shifted=np.zeros(self.hidden),
+            logits=np.zeros(ROWS * PANEL, np.float32),
+            margins=np.zeros(self.rows, np.float32),
         )
-        pooled = np.zeros((offsets.size - 1, self.num_terms), dtype=np.float32)
-        return head.pool_screened(*self.arguments(offsets), screen, scratch, pooled), pooled
 
     def all(self, offsets: OffsetArray, activation: int = 1, add: bool = False) -> FloatArray:
         rows = self.decoder.reshape(self.num_terms, -1)[:, : self.hidden]
@@ -79,7 +86,9 @@ class Case:
         panels = filled.reshape(-1, PANEL, self.hidden).swapaxes(1, 2).reshape(-1)
         longest = float(np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1).max()))
         pooled = np.zeros((offsets.size - 1, self.num_terms), dtype=np.float32)
-        head.pool_all(*self.arguments(offsets), panels, longest, activation, add, pooled)
+        bias = np.pad(self.bias, (0, -self.num_terms % PANEL))
+        settings = panels, bias, longest, activation, add, self.scratch()
+        head.pool_all(*self.arguments(offsets), *settings, pooled)
         return pooled
 
 

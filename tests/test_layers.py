@@ -116,7 +116,9 @@ def test_embed() -> None:
     ids, offsets = np.array([4, 0, 8, 8, 1], np.int32), np.array([0, 2, 5], np.int64)
     states = np.zeros((6, 32), dtype=np.float32)
     arrays = ids, offsets, word, position, token_type, weight, bias
-    layers.embed(*arrays, 1e-12, states.reshape(-1), 32)
+    nothing = np.zeros(1, dtype=np.float32)
+    rest = [nothing] * (len(layers.Scratch._fields) - 1)
+    layers.embed(*arrays, 1e-12, layers.Scratch(states.reshape(-1), *rest), 32)
     added = word[ids].astype(np.float64) + position[[0, 1, 0, 1, 2]] + token_type
     exact = functional.layer_norm(added, weight, bias, 1e-12)
     assert np.abs(states[:5, :20] - exact).max() < 3e-6

@@ -11,19 +11,19 @@ from conftest import GOLDEN
 
 from minisplade import InputError, SparseEncoder, runtime
 from minisplade.cli import main
+from minisplade.kernels import compiler
+from minisplade.kernels.compiler import Kernel, kernel
 
-COUNT_COMPILATIONS = """
-import gc, json, sys
-from numba.core.dispatcher import Dispatcher
+USE_EVERYTHING = """
+import sys
 from minisplade import Index, SparseEncoder
 for path in ("tiles", "screened"):
-    for name in ("bert", "bert-float16", "distilbert"):
+    for name in ("bert", "bert-float16", "distilbert", "bert-untied"):
         encoder = SparseEncoder(sys.argv[1] + "/" + name, kernel_path=path)
         index = Index.from_texts(["a cat", "the mat"], encoder)
         for k in (1, 10, 1000):
             index.search("the cat", k=k)
-used = [d for d in gc.get_objects() if isinstance(d, Dispatcher) and d.signatures]
-print(json.dumps(sorted(d.py_func.__name__ for d in used if sum(d.stats.cache_misses.values()))))
+print("numba" in sys.modules)
 """
 
 
@@ -67,32 +67,71 @@ def test_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
             SparseEncoder(GOLDEN / "bert", num_threads=number)  # type: ignore[arg-type]
 
 
-def test_compiled_code_finds_a_place_where_the_installation_is_read_only(
+def test_compiled_code_is_kept_where_it_can_be(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    assert runtime.compiled_code_dir() is None
-    monkeypatch.setattr(runtime, "__file__", "/proc/minisplade/runtime.py")
-    monkeypatch.setenv("MINISPLADE_CACHE", str(tmp_path))
-    assert runtime.compiled_code_dir() == tmp_path / "kernels"
-    monkeypatch.setenv("MINISPLADE_CACHE", "/proc/nowhere")
+    beside = Path(runtime.__file__).parent / "kernels" / "__pycache__"
     monkeypatch.setattr(runtime.tempfile, "tempdir", str(tmp_path))
-    assert runtime.compiled_code_dir() == tmp_path / "minisplade-kernels"
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    assert runtime.compiled_code_dir() is None
+    monkeypatch.delenv("MINISPLADE_CACHE", raising=False)
+    assert runtime.compiled_code_dirs()[0] == beside
+    monkeypatch.setenv("MINISPLADE_CACHE", str(tmp_path / "cache"))
+    first, second, temporary = runtime.compiled_code_dirs()
+    assert (first, second) == (tmp_path / "cache" / "kernels", beside)
+    assert temporary.is_dir() and temporary.parent == tmp_path
 
 
-def test_after_warming_up_nothing_is_compiled(tmp_path: Path) -> None:
+def test_machine_code_from_others_is_never_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runtime.tempfile, "tempdir", str(tmp_path))
+    folder = runtime.compiled_code_dirs()[-1]
+    folder.chmod(0o777)
+    assert folder not in runtime.compiled_code_dirs()
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert folder not in runtime.compiled_code_dirs()
+
+
+@kernel
+def twice(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    return x * 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "nonsense"])
+def test_damaged_machine_code_is_compiled_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str
+) -> None:
+    monkeypatch.setenv("MINISPLADE_CACHE", str(tmp_path))
+    assert Kernel(twice.function)(21) == 42
+    (path,) = (tmp_path / "kernels").glob("twice-*.o")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    wrong = {"cut": content[:-9], "flipped": content, "emptied": b"", "nonsense": b"[1]\n[2]"}
+    path.write_bytes(wrong[damage])
+    assert Kernel(twice.function)(21) == 42
+    assert path.read_bytes() != wrong[damage]
+    path.chmod(0o400)
+    assert Kernel(twice.function)(21) == 42
+
+
+def test_a_kernel_runs_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "compiled_code_dirs", lambda: [Path("/proc/nowhere")])
+    assert Kernel(twice.function)(-4) == -8
+    assert Kernel(twice.function)(0.5) == 1.0
+
+
+def test_after_warming_up_numba_is_not_even_imported(tmp_path: Path) -> None:
     if runtime.choose_kernel_path() != "screened":
         pytest.skip("this CPU has no AVX2")
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_DISABLE_JIT": "0"}
+    environment = {**os.environ, "MINISPLADE_CACHE": str(tmp_path), "NUMBA_DISABLE_JIT": "0"}
     warm = [sys.executable, "-m", "minisplade", "warmup"]
     run = subprocess.run(warm, env=environment, capture_output=True, text=True, check=True)
-    assert str(tmp_path) in run.stderr
-    counting = [sys.executable, "-c", COUNT_COMPILATIONS, str(GOLDEN)]
-    run = subprocess.run(counting, env=environment, capture_output=True, text=True)
+    assert "ready" in run.stderr and list((tmp_path / "kernels").glob("*.o"))
+    using = [sys.executable, "-c", USE_EVERYTHING, str(GOLDEN)]
+    run = subprocess.run(using, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == []
+    assert run.stdout.strip() == "False"
 
 
 def test_info_says_what_is_used(

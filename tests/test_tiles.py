@@ -6,34 +6,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uncompiled import assert_passes_uncompiled
 
-from minisplade.kernels import tiles
 from minisplade.kernels.compiler import kernel
-from minisplade.kernels.tiles import CODE_OFFSET, LANES, PANEL, ROWS
+from minisplade.kernels.tiles import (
+    CODE_OFFSET,
+    LANES,
+    PANEL,
+    ROWS,
+    bound_tile,
+    dot,
+    float_from_bits,
+    multiply_tile,
+)
 from minisplade.runtime import cpu_features
 
 needs_avx2 = pytest.mark.skipif("avx2" not in cpu_features(), reason="this CPU has no AVX2")
 
 
 @kernel
-def multiply_tile(x, x_start, x_stride, panel, panel_start, size, out, out_start, out_stride):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    tiles.multiply_tile(x, x_start, x_stride, panel, panel_start, size, out, out_start, out_stride)
+def run_multiply_tile(x, x_start, x_stride, panel, panel_start, size, out, out_start, out_stride):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    multiply_tile(x, x_start, x_stride, panel, panel_start, size, out, out_start, out_stride)
 
 
 @kernel
-def dot(a, a_start, b, b_start, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    return tiles.dot(a, a_start, b, b_start, size)
+def run_dot(a, a_start, b, b_start, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    return dot(a, a_start, b, b_start, size)
 
 
 @kernel
-def bound_tile(codes, panel, first_sums, size, block, scales, slacks, floors, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    return tiles.bound_tile(
+def run_bound_tile(codes, panel, first_sums, size, block, scales, slacks, floors, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    return bound_tile(
         codes, 0, size, panel, 0, first_sums, 0, block, scales, slacks, 0, floors, 0, hits
     )
 
 
 @kernel
-def float_from_bits(bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    return tiles.float_from_bits(bits)
+def run_float_from_bits(bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    return float_from_bits(bits)
 
 
 @pytest.mark.parametrize("size", [1, 7, 128, 300])
@@ -43,7 +51,7 @@ def test_multiply_tile(size: int) -> None:
     panel = rng.standard_normal(5 + size * PANEL, dtype=np.float32)
     out = rng.standard_normal(2 + ROWS * 40, dtype=np.float32)
     before = out.copy()
-    multiply_tile(x, 3, size + 2, panel, 5, size, out, 2, 40)
+    run_multiply_tile(x, 3, size + 2, panel, 5, size, out, 2, 40)
     rows = x[3:].reshape(ROWS, size + 2)[:, :size].astype(np.float64)
     expected = before.astype(np.float64)
     expected[2:].reshape(ROWS, 40)[:, :PANEL] += rows @ panel[5:].reshape(size, PANEL)
@@ -58,7 +66,7 @@ def test_a_sum_does_not_depend_on_its_place_in_the_tile() -> None:
     row = rng.standard_normal(50, dtype=np.float32)
     panel = np.repeat(rng.standard_normal(50, dtype=np.float32), PANEL)
     out = np.zeros(ROWS * PANEL, dtype=np.float32)
-    multiply_tile(np.tile(row, ROWS), 0, 50, panel, 0, 50, out, 0, PANEL)
+    run_multiply_tile(np.tile(row, ROWS), 0, 50, panel, 0, 50, out, 0, PANEL)
     assert np.unique(out).size == 1
 
 
@@ -67,9 +75,9 @@ def test_dot(size: int) -> None:
     rng = np.random.default_rng(size)
     a, b = rng.standard_normal((2, size + 9), dtype=np.float32)
     exact = float(a[9:].astype(np.float64) @ b[1 : size + 1])
-    assert dot(a, 9, b, 1, size) == pytest.approx(exact, abs=1e-5)
+    assert run_dot(a, 9, b, 1, size) == pytest.approx(exact, abs=1e-5)
     whole = np.rint(a * 3)  # whole numbers are exact in any order
-    assert dot(whole, 9, whole, 9, size) == (whole[9:] ** 2).sum()
+    assert run_dot(whole, 9, whole, 9, size) == (whole[9:] ** 2).sum()
 
 
 @needs_avx2
@@ -93,9 +101,9 @@ def test_bound_tile_is_whole_number_arithmetic(seed: int, shape: tuple[int, int]
     halves = terms.reshape(PANEL, size // block, block // 4, 2, 2).sum(axis=(2, 4))
     first_sums = (-CODE_OFFSET * halves).swapaxes(0, 1).astype(np.int16).ravel()
     expected = products > floors + slacks[:, None]
-    for run in (bound_tile, getattr(tiles.bound_tile, "definition", tiles.bound_tile)):
+    for run in (run_bound_tile, bound_tile.definition):
         hits = rng.integers(0, 256, 2 * ROWS).astype(np.uint8)  # whatever was there before
-        if run is bound_tile:
+        if run is run_bound_tile:
             args = codes, panel, first_sums, size, block, scales, slacks, floors, hits
         else:
             args = (codes, 0, size, panel, 0, first_sums, 0, block)
@@ -114,13 +122,13 @@ def test_a_bound_that_is_no_number_is_a_hit(bad: float) -> None:
     floors = np.full(PANEL, bad, dtype=np.float32)
     hits = np.zeros(2 * ROWS, dtype=np.uint8)
     ones = np.ones(ROWS, dtype=np.float32)
-    assert bound_tile(codes, panel, first_sums, 4, 4, ones, 0 * ones, floors, hits)
+    assert run_bound_tile(codes, panel, first_sums, 4, 4, ones, 0 * ones, floors, hits)
     assert np.all(hits == 255)
 
 
 def test_float_from_bits() -> None:
     for number in (1.0, 2.0**-126, 2.0**127, 0.0):
-        assert float_from_bits(int(np.float32(number).view(np.int32))) == number
+        assert run_float_from_bits(int(np.float32(number).view(np.int32))) == number
 
 
 def test_these_tests_pass_with_the_compiler_switched_off() -> None:

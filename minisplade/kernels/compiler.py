@@ -1,29 +1,292 @@
-"""How kernels are compiled: to run without the interpreter's lock, and to be kept on disk."""
+"""How kernels become machine code: compiled by Numba once, and loaded without it ever after.
 
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar, overload
+Importing Numba takes longer than encoding a hundred texts, and 90 MB. So what it compiles is kept
+as object files, one for each kernel and kinds of arguments, and a later process hands these to
+LLVM's loader, which takes milliseconds. A file is used only on a CPU with the features that it was
+made for, and by the version of the kernels' source that it was made from.
+"""
 
-from numba import config, njit
+from __future__ import annotations
 
-from minisplade.runtime import compiled_code_dir
+import ctypes
+import functools
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from types import FunctionType
+from typing import Any, overload
 
-AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+import numpy as np
 
-_place = compiled_code_dir()
-if _place is not None:
-    config.CACHE_DIR = str(_place)
+from minisplade.files import replacing
+from minisplade.kernels.tiles import Tile
+from minisplade.runtime import compiled_code_dirs, cpu_features
+
+logger = logging.getLogger("minisplade")
+
+UNCOMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+"""Numba's own switch: kernels then run as the Python that they are written in."""
+
+Kind = Any
+"""A number's type, an array's as (character, axes), or a named tuple's as (class, kinds)."""
+
+C_TYPES = {"int64": ctypes.c_int64, "float64": ctypes.c_double, "float32": ctypes.c_float}
+RESULTS: dict[str, Any] = {**C_TYPES, "bool": ctypes.c_bool, "none": ctypes.c_void_p}
+
+_compiling = threading.Lock()
 
 
-@overload
-def kernel(function: AnyFunction) -> AnyFunction: ...
-@overload
-def kernel(*, flags: Collection[str]) -> Callable[[AnyFunction], AnyFunction]: ...
-def kernel(function: Any = None, *, flags: Collection[str] = ()) -> Any:
-    """Compile a function of flat arrays and numbers when it is first called.
+class Kernel:
+    """A function of contiguous arrays, numbers, and named tuples of arrays.
 
-    flags: what LLVM may assume about floats, such as "reassoc", which lets a sum run in lanes.
-    Without the compiler (NUMBA_DISABLE_JIT=1) the function runs as it is.
+    It runs without the interpreter's lock. What it is called with must be as its docstring says:
+    machine code reads past the end of an array silently.
     """
+
+    def __init__(self, function: Callable[..., Any], flags: Collection[str] = ()) -> None:
+        """Take the function as it is; flags are what LLVM may assume about floats."""
+        self.function, self.flags = function, tuple(sorted(flags))
+        self.loaded: dict[Any, Callable[..., Any]] = {}
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the function, compiled if need be."""
+        if UNCOMPILED:
+            return self.function(*(a.value if isinstance(a, Bundle) else a for a in args))
+        kinds = tuple(map(kind_of, args))
+        native = self.loaded.get(kinds)
+        if native is None:
+            native = self.loaded[kinds] = self._load(kinds)
+        words: list[Any] = []
+        for arg in args:
+            _flatten(arg, words)
+        return native(words)
+
+    def _load(self, kinds: tuple[Kind, ...]) -> Callable[[list[Any]], Any]:
+        """Find the object file for some kinds of arguments, or make it."""
+        name = f"{self.function.__name__}-{_key(self, kinds)}.o"
+        for folder in compiled_code_dirs():
+            content = _read(folder / name)
+            if content is not None:
+                return _link(content, kinds)
+        with _compiling:
+            content = compile_object(self, kinds)
+        for folder in compiled_code_dirs():
+            try:
+                with replacing(folder / name) as file:
+                    file.write(content)
+                break
+            except OSError as error:
+                logger.debug("%s cannot be kept in %s: %s", name, folder, error)
+        return _link(content, kinds)
+
+
+@overload
+def kernel(function: Callable[..., Any]) -> Kernel: ...
+@overload
+def kernel(*, flags: Collection[str]) -> Callable[[Callable[..., Any]], Kernel]: ...
+def kernel(
+    function: Callable[..., Any] | None = None, *, flags: Collection[str] = ()
+) -> Kernel | Callable[[Callable[..., Any]], Kernel]:
+    """Make a function a Kernel; flags such as "reassoc" let LLVM run a sum in lanes."""
+    if function is None:
+        return functools.partial(Kernel, flags=flags)
+    return Kernel(function)
+
+
+class Bundle:
+    """A named tuple of arrays that many calls take: what machine code wants of it is kept."""
+
+    __slots__ = ("kind", "value", "words")
+
+    def __init__(self, value: tuple[Any, ...]) -> None:
+        """Take a named tuple whose arrays stay where they are."""
+        self.value, self.kind = value, kind_of(value)
+        self.words: list[Any] = []
+        for array in value:
+            _flatten(array, self.words)
+
+
+def kind_of(arg: Any) -> Kind:
+    """Name the kind of an argument: type and number of axes, or those of a tuple's fields."""
+    if isinstance(arg, np.ndarray):
+        assert arg.flags.c_contiguous, "kernels take contiguous arrays"
+        return arg.dtype.char, arg.ndim
+    if isinstance(arg, Bundle):
+        return arg.kind
+    if isinstance(arg, tuple):
+        return type(arg), tuple(map(kind_of, arg))
+    if isinstance(arg, np.float32):
+        return "float32"
+    return "float64" if isinstance(arg, float) else "int64"
+
+
+def _flatten(arg: Any, words: list[Any]) -> None:
+    """Append what an argument is to machine code: for arrays, the fields of Numba's array struct.
+
+    Those are the owner and its object, which nobody asks for here, the number of items, the size
+    of one, the address, the shape, and the strides in bytes.
+    """
+    if isinstance(arg, np.ndarray):
+        words += (None, None, arg.size, arg.itemsize, arg.ctypes.data, *arg.shape, *arg.strides)
+    elif isinstance(arg, Bundle):
+        words += arg.words
+    elif isinstance(arg, tuple):
+        for field in arg:
+            _flatten(field, words)
+    else:
+        words.append(arg)
+
+
+def _c_types(kind: Kind) -> Iterator[Any]:
+    """Go through the C types of what _flatten makes of an argument."""
+    if isinstance(kind, str):
+        yield C_TYPES[kind]
+    elif isinstance(kind[0], str):
+        yield from (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+        yield ctypes.c_void_p
+        yield from [ctypes.c_int64] * (2 * kind[1])
+    else:
+        for field in kind[1]:
+            yield from _c_types(field)
+
+
+def compile_object(kernel: Kernel, kinds: tuple[Kind, ...]) -> bytes:
+    """Compile a kernel with Numba; returns a line of JSON and the object file after it."""
+    from numba.core import compiler, registry, types
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.cpu import FastMathOptions
+
+    logger.info("compiling %s", kernel.function.__name__)
+    flags = compiler.Flags()
+    flags.nrt = False  # kernels allocate nothing, so they need nothing of Numba's at run time
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.error_model = "numpy"
+    flags.fastmath = FastMathOptions(set(kernel.flags))
+    target = registry.cpu_target
+    argument_types = tuple(map(_numba_type, kinds))
+    function = _for_numba(kernel.function)
+    contexts = target.typing_context, target.target_context
+    with global_compiler_lock:
+        result = compiler.compile_extra(*contexts, function, argument_types, None, flags, {})
+        # Numba links and optimises the module here; the machine code is then LLVM's to give.
+        result.library._ensure_finalized()
+        machine_code: bytes = target.target_context.codegen()._tm.emit_object(
+            result.library._final_module
+        )
+    returns = {types.none: "none", types.boolean: "bool"}.get(
+        result.signature.return_type, str(result.signature.return_type)
+    )
+    head = {
+        "symbol": result.fndesc.llvm_func_name,
+        "returns": returns,
+        "sha256": hashlib.sha256(machine_code).hexdigest(),
+    }
+    return json.dumps(head).encode() + b"\n" + machine_code
+
+
+def _numba_type(kind: Kind) -> Any:
+    """Translate a kind of argument into Numba's words."""
+    from numba import from_dtype, types
+
+    if isinstance(kind, str):
+        return getattr(types, kind)
+    if isinstance(kind[0], str):
+        return types.Array(from_dtype(np.dtype(kind[0])), kind[1], "C")
+    return types.containers.BaseTuple.from_types(tuple(map(_numba_type, kind[1])), kind[0])
+
+
+@functools.cache
+def _for_numba(function: Callable[..., Any]) -> FunctionType:
+    """Copy a function so that what it calls of this package is something that Numba knows."""
+    names = dict(function.__globals__)
+    for name in function.__code__.co_names:
+        called = names.get(name)
+        if isinstance(called, Kernel):
+            names[name] = _jitted(called.function, called.flags)
+        elif isinstance(called, Tile):
+            names[name] = called.for_numba
+        elif isinstance(called, FunctionType):
+            names[name] = _jitted(called, ())
+    copy = FunctionType(function.__code__, names, function.__name__)
+    copy.__module__ = function.__module__
+    return copy
+
+
+@functools.cache
+def _jitted(function: Callable[..., Any], flags: tuple[str, ...]) -> Any:
+    """Let Numba compile a function when another one that calls it is compiled."""
+    from numba import njit
+
     # error_model: a division that cannot fail needs no branch, so that loops become vectors.
-    compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath=set(flags))
-    return compiled if function is None else compiled(function)
+    return njit(error_model="numpy", fastmath=set(flags))(_for_numba(function))
+
+
+def _read(path: Path) -> bytes | None:
+    """Return a whole, undamaged file that compile_object made, or None."""
+    try:
+        content = path.read_bytes()
+        head, _, machine_code = content.partition(b"\n")
+        right = json.loads(head)["sha256"] == hashlib.sha256(machine_code).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return content if right else None
+
+
+_engines: list[Any] = []  # machine code lives as long as the engine that loaded it
+
+
+def _link(content: bytes, kinds: tuple[Kind, ...]) -> Callable[[list[Any]], Any]:
+    """Load machine code into this process; returns a function of flattened arguments."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    # Named in code that gives memory back. Kernels own none, so it is never called.
+    if binding.address_of_symbol("NRT_MemInfo_call_dtor") is None:
+        anything = ctypes.cast(ctypes.pythonapi.Py_IncRef, ctypes.c_void_p).value
+        binding.add_symbol("NRT_MemInfo_call_dtor", anything)
+    head, _, machine_code = content.partition(b"\n")
+    described = json.loads(head)
+    machine = binding.Target.from_default_triple().create_target_machine()
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+    engine.add_object_file(binding.ObjectFileRef.from_data(machine_code))
+    engine.finalize_object()
+    _engines.append(engine)
+    address = engine.get_function_address(described["symbol"])
+    arguments = [c_type for kind in kinds for c_type in _c_types(kind)]
+    # Numba's convention: places for the result and for an exception come first.
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *arguments)
+    function = prototype(address)
+    result_type = RESULTS[described["returns"]]
+
+    def call(words: list[Any]) -> Any:
+        result, failure = result_type(), ctypes.c_void_p()
+        status = function(ctypes.byref(result), ctypes.byref(failure), *words)
+        assert status in (0, -2), f"kernel ended with status {status}"
+        return result.value
+
+    return call
+
+
+def _key(kernel: Kernel, kinds: tuple[Kind, ...]) -> str:
+    """Digest what machine code depends on: source, kinds of arguments, and the CPU."""
+    from llvmlite.binding import get_default_triple, get_host_cpu_name
+
+    code = kernel.function.__code__
+    parts = [_source_digest(), repr(kinds), repr(kernel.flags), code.co_code.hex()]
+    parts += [get_default_triple(), get_host_cpu_name(), *sorted(cpu_features())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _source_digest() -> str:
+    """Digest the source of all kernels, because they call each other."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

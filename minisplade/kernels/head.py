@@ -71,22 +71,23 @@ class Screen(NamedTuple):
     limits: DoubleArray  # float64 (4,): largest |w/t - q|, |q|, |w|/t and |b|/t
 
 
-class ScreenScratch(NamedTuple):
-    """The working memory of one thread for screening."""
+class HeadScratch(NamedTuple):
+    """The working memory of one thread."""
 
     codes: ByteArray  # uint8, flat (rows, size)
     scales: FloatArray  # float32 (rows,)
     slacks: FloatArray  # float32 (rows,)
     hits: ByteArray  # uint8 (2 * ROWS,)
+    shifted: DoubleArray  # float64 (D,)
+    logits: FloatArray  # float32 (ROWS * PANEL,)
+    margins: FloatArray  # float32 (rows,)
 
 
-@kernel
 def block_of(hidden: int) -> int:
     """Return the size of the blocks that the columns of codes are padded to a multiple of."""
     return round_up((hidden + num_blocks_of(hidden) - 1) // num_blocks_of(hidden), 4)
 
 
-@kernel
 def num_blocks_of(hidden: int) -> int:
     """Return how many blocks a vector of codes has."""
     return (hidden + BLOCK - 1) // BLOCK
@@ -109,21 +110,22 @@ def scale_of(x: DoubleArray, hidden: int, block: int, largest_code: int) -> floa
     return scale if 1e-30 < scale < 1e30 else 1.0
 
 
-@kernel
 def code_of(x: float, largest_code: int) -> int:
     """Round to a code; what does not fit is cut, and counts as rounding error."""
     return int(min(max(np.rint(x), -largest_code), largest_code))
 
 
 @kernel
-def pack_screen(decoder: FloatArray, bias: FloatArray, hidden: int, screen: Screen) -> None:
+def pack_screen(
+    decoder: FloatArray, bias: FloatArray, hidden: int, row: DoubleArray, screen: Screen
+) -> None:
     """Fill a Screen, whose centre is given.
 
-    decoder: float32 (V, D or more columns), of which hidden count; bias: float32 (V,).
+    decoder: float32 (V, D or more columns), of which hidden count; bias: float32 (V,);
+    row: float64 (hidden,), to work in.
     """
     block = block_of(hidden)
     size = block * num_blocks_of(hidden)
-    row = np.empty(hidden, dtype=np.float64)
     limits = screen.limits
     for term in range(screen.floors.size):
         if term >= bias.size:
@@ -162,7 +164,7 @@ def quantise(
     count: int,
     rows: int,
     screen: Screen,
-    scratch: ScreenScratch,
+    scratch: HeadScratch,
 ) -> None:
     """Turn hidden states into codes, with the scale and slack of each.
 
@@ -170,7 +172,7 @@ def quantise(
     """
     block = block_of(hidden)
     size = block * num_blocks_of(hidden)
-    shifted = np.empty(hidden, dtype=np.float64)
+    shifted = scratch.shifted
     limits = screen.limits
     # The roundings of a logit: LANES partial sums, their tree, and the bias.
     rounding = (hidden / LANES + 16) * 2.0**-24
@@ -211,7 +213,7 @@ def pool_screened(
     decoder_stride: int,
     bias: FloatArray,
     screen: Screen,
-    scratch: ScreenScratch,
+    scratch: HeadScratch,
     pooled: FloatArray,
 ) -> bool:
     """Raise pooled to the largest logit of each text and term, where that is positive.
@@ -285,23 +287,23 @@ def pool_all(
     decoder_stride: int,
     bias: FloatArray,
     panels: FloatArray,
+    first_sums: FloatArray,
     longest: float,
     activation: int,
     add: bool,
+    scratch: HeadScratch,
     pooled: FloatArray,
 ) -> None:
     """Compute every logit; keep the largest of each text and term, or add what is activated.
 
     Arguments as in pool_screened, and the decoder once more as float32 panels (V / PANEL, hidden,
-    PANEL), with the length of its longest row. A tile of logits may be rounded otherwise than dot
-    rounds, so a maximum is computed again by dot; for sums of many, tiles are as good.
+    PANEL), with the biases of whole panels as first_sums and the length of the longest row. A tile
+    of logits may be rounded otherwise than dot rounds, so a maximum is computed again by dot; for
+    sums of many, tiles are as good.
     activation: LOG or LOG_LOG, which only sums need here.
     """
     rows = round_up(offsets[-1], ROWS)
-    logits = np.empty(ROWS * PANEL, dtype=np.float32)
-    first_sums = np.zeros(round_up(bias.size, PANEL), dtype=np.float32)
-    first_sums[: bias.size] = bias
-    margins = np.empty(rows, dtype=np.float32)
+    logits, margins = scratch.logits, scratch.margins
     largest_bias = 0.0
     for term in range(bias.size):
         largest_bias = max(largest_bias, abs(bias[term]))
@@ -345,7 +347,6 @@ def pool_all(
                             best[i] = logit
 
 
-@kernel
 def any_above(values: FloatArray, limits: FloatArray, margin: np.float32) -> bool:
     """Tell whether any value may be above its limit; counting, unlike stopping, runs in lanes."""
     above = 0
@@ -354,7 +355,6 @@ def any_above(values: FloatArray, limits: FloatArray, margin: np.float32) -> boo
     return above > 0
 
 
-@kernel
 def activate(logit: np.float32, activation: int) -> np.float32:
     """Saturate a positive logit: pooling.activate."""
     weight = np.float32(math.log1p(np.float64(logit)))

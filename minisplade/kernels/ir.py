@@ -1,60 +1,14 @@
-"""A short vocabulary for writing kernels in LLVM's own language, where Numba's is too far away.
+"""A short vocabulary for writing kernels in LLVM's own language, where Numba's is too far away."""
 
-LLVM vectorises simple loops well, but does not keep a block of sums in registers while it streams
-two matrices past it. Modules that need that say what they compute as a NumPy function, and lower
-calls of that function to the instructions that are put together with the pieces here.
-"""
-
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import config, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 INT1, INT8, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 FLOAT32 = ir.FloatType()
 
 Value = Any  # of llvmlite, which has no types
-
-RETURNS = {"int64": types.int64, "float32": types.float32, "none": types.void}
-
-
-def lowered_by(
-    lowering: Callable[..., Value], returns: str
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make compiled code run a lowering in place of the definition that is decorated.
-
-    lowering: takes an Emitter and the values of the definition's arguments, arrays and whole
-    numbers; returns: the type of its result, one of RETURNS. The definition is what runs when the
-    compiler is switched off, and stays at hand as the attribute `definition`.
-    """
-
-    def decorate(definition: Callable[..., Any]) -> Callable[..., Any]:
-        if config.DISABLE_JIT:
-            return definition
-
-        def typing(_: Any, *args: Any) -> Any:
-            def generate(context: Any, builder: Any, signature: Any, values: Any) -> Value:
-                result = lowering(Emitter(context, builder, signature.args), *values)
-                return context.get_dummy_value() if returns == "none" else result
-
-            widened = (types.int64 if isinstance(arg, types.Integer) else arg for arg in args)
-            return RETURNS[returns](*widened), generate
-
-        parameters = inspect.signature(definition).parameters.values()
-        plain = (p.replace(annotation=inspect.Parameter.empty) for p in parameters)
-        context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        typing.__signature__ = inspect.Signature([context, *plain])  # type: ignore[attr-defined]
-        typing.__name__ = definition.__name__
-        # An intrinsic becomes part of its caller; a call would cost as much as the tile itself.
-        compiled: Callable[..., Any] = intrinsic(typing)
-        compiled.definition = definition  # type: ignore[attr-defined]
-        return compiled
-
-    return decorate
 
 
 class Emitter:

@@ -66,7 +66,6 @@ class Scratch(NamedTuple):
     block: FloatArray  # (ROW_BLOCK, PASSED_STRIDE)
 
 
-@kernel
 def round_up(size: int, unit: int) -> int:
     """Return the least multiple of unit that is not below size."""
     return (size + unit - 1) // unit * unit
@@ -110,7 +109,8 @@ def linear(
                 for row in range(first_row, last_row):
                     at = row * x_stride + start
                     to = (row - first_row) * PASSED_STRIDE
-                    block[to : to + count] = x[at : at + count]
+                    for i in range(count):
+                        block[to + i] = x[at + i]
             for column in range(0, width, PANEL):
                 panel = column * size + start * PANEL
                 for row in range(first_row, last_row, ROWS):
@@ -314,15 +314,16 @@ def embed(
     norm_weight: FloatArray,
     norm_bias: FloatArray,
     eps: float,
-    states: FloatArray,
+    scratch: Scratch,
     stride: int,
 ) -> None:
     """Add what each token is to where it stands, and normalise: bert.embed.
 
     input_ids: int32 (N,); offsets: int64 (B + 1,); word: float32 (V, D); position: float32 (.., D);
-    token_type: float32 (D,), 0 where the model has none; states: float32 (rows, stride).
+    token_type: float32 (D,), 0 where the model has none; stride: from one row of
+    scratch.states to the next.
     """
-    size = word.shape[1]
+    size, states = word.shape[1], scratch.states
     for text in range(offsets.size - 1):
         for row in range(offsets[text], offsets[text + 1]):
             token, place = input_ids[row], row - offsets[text]

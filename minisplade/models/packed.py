@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, Params
 from minisplade.errors import InputError
 from minisplade.kernels import head, layers
-from minisplade.kernels.head import Screen, ScreenScratch
+from minisplade.kernels.compiler import Bundle
+from minisplade.kernels.head import HeadScratch, Screen
 from minisplade.kernels.layers import PASSED_STRIDE, QUERY_BLOCK, ROW_BLOCK, LayerWeights, Scratch
 from minisplade.kernels.tiles import LANES, PANEL, ROWS
 from minisplade.models import MaskedLanguageModel
@@ -43,14 +44,14 @@ class PackedModel:
     position: FloatArray  # (max_positions, D), as in the file
     token_type: FloatArray  # (D,)
     embedding_norm: tuple[FloatArray, FloatArray]
-    layers: tuple[LayerWeights, ...]
+    layers: tuple[Bundle, ...]  # of LayerWeights
     transform: tuple[FloatArray, FloatArray]
     transform_norm: tuple[FloatArray, FloatArray]
     decoder: FloatArray  # flat (V, D rounded up to LANES), the file's own where that is D
     bias: FloatArray  # (V,)
     screened: bool  # whether a bound rules out most logits, or all are computed
-    screens: list[Screen] = field(default_factory=list)  # one, when first needed
-    panels: list[tuple[FloatArray, float]] = field(default_factory=list)  # likewise
+    screens: list[Bundle] = field(default_factory=list)  # one Screen, when first needed
+    panels: list[tuple[FloatArray, FloatArray, float]] = field(default_factory=list)  # likewise
     idle: list[Workspace] = field(default_factory=list)
 
     @property
@@ -64,8 +65,9 @@ class Workspace:
     """The memory that one thread computes a chunk in."""
 
     max_rows: int
-    scratch: Scratch
-    screening: ScreenScratch
+    states: FloatArray  # (rows, D), what the decoder reads
+    scratch: Bundle  # Scratch
+    head: Bundle  # HeadScratch
     pooled: FloatArray  # (texts, V), all 0 between chunks
     term_ids: IdArray  # (V,)
     weights: FloatArray  # (V,)
@@ -96,7 +98,7 @@ def pack_model(model: MaskedLanguageModel, screened: bool) -> PackedModel:
         position=_shared(params["embeddings.position.weight"]),
         token_type=token_type,
         embedding_norm=_norm(params, "embeddings.norm"),
-        layers=tuple(_pack_layer(params, config, i) for i in range(config.num_layers)),
+        layers=tuple(Bundle(_pack_layer(params, config, i)) for i in range(config.num_layers)),
         transform=_pack_linear(params, hidden, "head.transform"),
         transform_norm=_norm(params, "head.norm"),
         decoder=_shared(decoder.reshape(-1)),
@@ -164,7 +166,7 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
     """Name the arrays of a workspace, with their shapes and types."""
     config = packed.config
     hidden = _round_up(config.hidden_size, PANEL)
-    inner = max(packed.layers[0].mix_bias.size, packed.layers[0].up_bias.size)
+    inner = _round_up(max(3 * config.hidden_size, config.intermediate_size), PANEL)
     one_head = _round_up(config.hidden_size // config.num_heads, PANEL)
     columns = head.block_of(config.hidden_size) * head.num_blocks_of(config.hidden_size)
     # Attention reads whole tiles from any row on.
@@ -184,6 +186,9 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
         "scales": ((screened * tall,), np.float32),
         "slacks": ((screened * tall,), np.float32),
         "hits": ((2 * ROWS,), np.uint8),
+        "shifted": ((config.hidden_size,), np.float64),
+        "logits": ((ROWS * PANEL,), np.float32),
+        "margins": ((tall,), np.float32),
         "pooled": ((texts, config.vocab_size), np.float32),
         "term_ids": ((config.vocab_size,), np.int32),
         "weights": ((config.vocab_size,), np.float32),
@@ -195,8 +200,9 @@ def _workspace(packed: PackedModel, rows: int) -> Workspace:
     arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in shapes.items()}
     return Workspace(
         max_rows=rows,
-        scratch=Scratch(*(arrays[name] for name in Scratch._fields)),
-        screening=ScreenScratch(*(arrays[name] for name in ScreenScratch._fields)),
+        states=arrays["mixed"],
+        scratch=Bundle(Scratch(*(arrays[name] for name in Scratch._fields))),
+        head=Bundle(HeadScratch(*(arrays[name] for name in HeadScratch._fields))),
         pooled=arrays["pooled"],
         term_ids=arrays["term_ids"],
         weights=arrays["weights"],
@@ -233,7 +239,7 @@ def _encode_chunk(
     _transform(packed, chunk, workspace)
     stride = _round_up(packed.config.hidden_size, PANEL)
     owners = np.repeat(np.arange(num_texts, dtype=np.int32), np.diff(chunk.offsets))
-    states = workspace.scratch.mixed
+    states = workspace.states
     decoder = packed.decoder, packed.decoder_stride, packed.bias
     finished = False
     if packed.screened and strategy == "max":
@@ -245,7 +251,7 @@ def _encode_chunk(
             owners,
             *decoder,
             _screen(packed, chunk, workspace),
-            workspace.screening,
+            workspace.head,
             workspace.pooled,
         )
     added = strategy == "sum"
@@ -261,6 +267,7 @@ def _encode_chunk(
             *_decoder_panels(packed),
             code,
             added,
+            workspace.head,
             workspace.pooled,
         )
     term_ids, weights, ends = [], [], [0]
@@ -291,7 +298,7 @@ def _transform(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> None:
         packed.token_type,
         *packed.embedding_norm,
         eps,
-        scratch.states,
+        scratch,
         _round_up(hidden, PANEL),
     )
     for weights in packed.layers:
@@ -300,13 +307,15 @@ def _transform(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> None:
     layers.transform(*packed.transform, *packed.transform_norm, eps, rows, hidden, scratch)
 
 
-def _decoder_panels(packed: PackedModel) -> tuple[FloatArray, float]:
-    """Return the decoder in panels and the length of its longest row, for pool_all."""
+def _decoder_panels(packed: PackedModel) -> tuple[FloatArray, FloatArray, float]:
+    """Return decoder and bias in panels and the length of the longest row, for pool_all."""
     if not packed.panels:
         hidden = packed.config.hidden_size
         decoder = packed.decoder.reshape(packed.bias.size, -1)[:, :hidden]
         longest = float(np.sqrt(np.square(decoder, dtype=np.float64).sum(axis=1).max()))
-        packed.panels.append((_panels(decoder, hidden), longest))
+        bias = np.zeros(_round_up(packed.bias.size, PANEL), dtype=np.float32)
+        bias[: packed.bias.size] = packed.bias
+        packed.panels.append((_panels(decoder, hidden), bias, longest))
     return packed.panels[0]
 
 
@@ -338,8 +347,8 @@ def _panels(weight: FloatArray, size_in: int) -> FloatArray:
     return padded.reshape(-1, PANEL, size_in).swapaxes(1, 2).reshape(-1)
 
 
-def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Screen:
-    """Return the decoder in codes, around the mean hidden state of the first chunk that asks.
+def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Bundle:
+    """Return the decoder in codes, a Screen around the mean hidden state of the first chunk.
 
     Any centre gives the same vectors; one among the hidden states of real text leaves fewest
     logits to compute.
@@ -347,7 +356,7 @@ def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Screen:
     if not packed.screens:
         hidden, terms = packed.config.hidden_size, _round_up(packed.config.vocab_size, PANEL)
         block, blocks = head.block_of(hidden), head.num_blocks_of(hidden)
-        states = workspace.scratch.mixed.reshape(-1, _round_up(hidden, PANEL))
+        states = workspace.states.reshape(-1, _round_up(hidden, PANEL))
         screen = Screen(
             panels=_aligned_zeros(terms * block * blocks),
             first_sums=np.zeros(terms * blocks * 2, dtype=np.int16),
@@ -356,8 +365,8 @@ def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Screen:
             limits=np.zeros(4, dtype=np.float64),
         )
         decoder = packed.decoder.reshape(packed.bias.size, -1)
-        head.pack_screen(decoder, packed.bias, hidden, screen)
-        packed.screens.append(screen)
+        head.pack_screen(decoder, packed.bias, hidden, np.zeros(hidden), screen)
+        packed.screens.append(Bundle(screen))
     return packed.screens[0]
 
 
