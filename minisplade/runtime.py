@@ -36,11 +36,11 @@ def compiled_code_dirs() -> list[Path]:
 
     Beside the source, where an image or a layer can bring them along; in cache_dir, for an
     installation that cannot be written; and failing that in a folder for temporary files, which
-    lasts as long as the container. $MINISPLADE_CACHE, if set, comes first.
+    lasts as long as the container. $MINISPLADE_CACHE, if set, takes the place of the first two.
     """
-    places = [Path(__file__).parent / "kernels" / "__pycache__", cache_dir() / "kernels"]
-    if os.environ.get("MINISPLADE_CACHE"):
-        places.reverse()
+    places = [cache_dir() / "kernels"]
+    if not os.environ.get("MINISPLADE_CACHE"):
+        places.insert(0, Path(__file__).parent / "kernels" / "__pycache__")
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     temporary = Path(tempfile.gettempdir()) / f"minisplade-kernels-{user}"
     return [*places, temporary] if _is_private(temporary) else places
