@@ -11,14 +11,10 @@ from uncompiled import assert_passes_uncompiled
 
 from minisplade import functional
 from minisplade.arrays import FloatArray
-from minisplade.kernels import layers
-from minisplade.kernels.tiles import PANEL, ROWS
+from minisplade.kernels import attention, layers
+from minisplade.kernels.tiles import PANEL, ROWS, round_up
 
 BLOCK = np.zeros(layers.ROW_BLOCK * layers.PASSED_STRIDE, dtype=np.float32)
-
-
-def round_up(size: int, unit: int) -> int:
-    return -(-size // unit) * unit
 
 
 def panels(weight: FloatArray) -> FloatArray:
@@ -78,7 +74,7 @@ def test_softmax(count: int, spread: float) -> None:
     x = (np.random.default_rng(count).standard_normal(count) * spread).astype(np.float32)
     scale = np.float32(0.125)
     exact = special.softmax(x.astype(np.float64) * float(scale))
-    layers.softmax(x, scale)
+    attention.softmax(x, scale)
     assert np.abs(x - exact).max() < 3e-7
 
 
@@ -97,11 +93,11 @@ def test_attention_sees_its_own_text_only(shape: Shape) -> None:
     mixed = np.zeros((rows, hidden), dtype=np.float32)
     offsets = np.cumsum((0, *shape.lengths)).astype(np.int64)
     longest, one_head = round_up(max(shape.lengths), PANEL), round_up(shape.size, PANEL)
-    room = {"keys": longest * one_head, "values": longest * one_head}
-    room |= {"scores": layers.QUERY_BLOCK * longest, "head": layers.QUERY_BLOCK * one_head}
-    zeros = {n: np.full(room.get(n, 1), 9, np.float32) for n in layers.Scratch._fields}
+    block = attention.QUERY_BLOCK
+    sizes = (longest * one_head, longest * one_head, block * longest, block * one_head)
+    scratch = attention.AttentionScratch(*(np.full(size, 9, np.float32) for size in sizes))
     flat = wide.reshape(-1), stride, hidden, shape.heads, offsets, mixed.reshape(-1), hidden
-    layers.attention(*flat, layers.Scratch(**zeros))
+    attention.attention(*flat, scratch)
     for first, last in zip(offsets, offsets[1:], strict=False):
         parts = np.split(wide[first:last, : 3 * hidden].astype(np.float64), 3, axis=1)
         by_head = [p.reshape(-1, shape.heads, shape.size).swapaxes(0, 1)[None] for p in parts]

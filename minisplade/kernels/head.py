@@ -33,7 +33,6 @@ from minisplade.arrays import (
     OffsetArray,
 )
 from minisplade.kernels.compiler import kernel
-from minisplade.kernels.layers import round_up
 from minisplade.kernels.tiles import (
     CODE_OFFSET,
     LANES,
@@ -42,6 +41,7 @@ from minisplade.kernels.tiles import (
     bound_tile,
     dot,
     multiply_tile,
+    round_up,
 )
 
 BLOCK = 128

@@ -11,29 +11,20 @@ import numpy as np
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray
 from minisplade.functional import ERF_DENOMINATOR, ERF_NUMERATOR
+from minisplade.kernels.attention import AttentionScratch, attention
 from minisplade.kernels.compiler import kernel
-from minisplade.kernels.tiles import PANEL, ROWS, float_from_bits, multiply_tile
+from minisplade.kernels.tiles import PANEL, ROWS, multiply, round_up
 
 ROW_BLOCK = 42 * ROWS
 INPUT_BLOCK = 256
 """A block of rows and inputs is 252 KB and stays in L2, while panels of 16 KB pass through L1."""
 PASSED_STRIDE = INPUT_BLOCK + PANEL
 """Rows of a copied block: not a power of 2 apart, or they would all want the same lines of L1."""
-QUERY_BLOCK = 4 * ROWS
 
 P0, P1, P2, P3, P4, P5 = (np.float32(c) for c in ERF_NUMERATOR)
 Q0, Q1, Q2, Q3, Q4, Q5 = (np.float32(c) for c in ERF_DENOMINATOR)
 ERF_LIMIT = np.float32(4)
 HALF, ONE, SQRT_HALF = np.float32(0.5), np.float32(1), np.float32(math.sqrt(0.5))
-LOG2_E = np.float32(1.4426950408889634)
-LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-TO_WHOLE = np.float32(1.5 * 2**23)
-"""Adding it to a small number rounds that to a whole one: float32 has no bits left for more."""
-E0, E1, E2, E3, E4, E5 = (
-    np.float32(c)
-    for c in (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665796e-2, 1.6666665e-1, 0.5)
-)
-EXP_LIMIT = np.float32(-87)
 
 
 class LayerWeights(NamedTuple):
@@ -59,16 +50,7 @@ class Scratch(NamedTuple):
     states: FloatArray  # (rows, D)
     wide: FloatArray  # (rows, the larger of 3 D and F)
     mixed: FloatArray  # (rows, D)
-    keys: FloatArray  # (T / PANEL, K, PANEL), of one head
-    values: FloatArray  # (K / PANEL, T, PANEL), of one head
-    scores: FloatArray  # (QUERY_BLOCK, T)
-    head: FloatArray  # (QUERY_BLOCK, K)
     block: FloatArray  # (ROW_BLOCK, PASSED_STRIDE)
-
-
-def round_up(size: int, unit: int) -> int:
-    """Return the least multiple of unit that is not below size."""
-    return (size + unit - 1) // unit * unit
 
 
 @kernel
@@ -111,11 +93,21 @@ def linear(
                     to = (row - first_row) * PASSED_STRIDE
                     for i in range(count):
                         block[to + i] = x[at + i]
-            for column in range(0, width, PANEL):
-                panel = column * size + start * PANEL
-                for row in range(first_row, last_row, ROWS):
-                    at, to = origin + (row - first_row) * stride, row * out_stride + column
-                    multiply_tile(inputs, at, stride, weight, panel, count, out, to, out_stride)
+            panels, to = start * PANEL, first_row * out_stride
+            multiply(
+                inputs,
+                origin,
+                stride,
+                last_row - first_row,
+                count,
+                weight,
+                panels,
+                size * PANEL,
+                out,
+                to,
+                out_stride,
+                width,
+            )
 
 
 @kernel(flags={"reassoc", "nsz"})
@@ -161,149 +153,6 @@ def gelu(x: FloatArray, count: int) -> None:
         x[i] = HALF * value * (ONE + z * numerator / denominator)
 
 
-@kernel(flags={"nnan", "nsz"})
-def largest(x: FloatArray) -> np.float32:
-    """Return the maximum of finite numbers; the flags let it run in lanes."""
-    best = x[0]
-    for i in range(x.size):
-        best = max(best, x[i])
-    return best
-
-
-@kernel(flags={"reassoc", "nsz"})
-def total(x: FloatArray) -> np.float32:
-    """Return the sum, whose order is fixed when this is compiled."""
-    result = np.float32(0)
-    for i in range(x.size):
-        result += x[i]
-    return result
-
-
-@kernel
-def softmax(x: FloatArray, scale: np.float32) -> None:
-    """Turn scores times scale into shares of 1, in place: functional.softmax.
-
-    x: float32 (T,), finite. Source of the exponential: x = n ln 2 + r with n whole, a polynomial
-    for exp(r) with the coefficients of Cephes' expf (Moshier 1992), and n added to the exponent.
-    """
-    highest = largest(x)
-    for i in range(x.size):
-        value = max((x[i] - highest) * scale, EXP_LIMIT)
-        whole = (value * LOG2_E + TO_WHOLE) - TO_WHOLE
-        r = (value - whole * LN2_HIGH) - whole * LN2_LOW
-        power = ((((E0 * r + E1) * r + E2) * r + E3) * r + E4) * r + E5
-        power = power * r * r + r + ONE
-        x[i] = power * float_from_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
-    share = ONE / total(x)
-    for i in range(x.size):
-        x[i] *= share
-
-
-@kernel
-def attention(
-    wide: FloatArray,
-    wide_stride: int,
-    hidden: int,
-    num_heads: int,
-    offsets: OffsetArray,
-    mixed: FloatArray,
-    mixed_stride: int,
-    scratch: Scratch,
-) -> None:
-    """Let the tokens of each text look at each other: functional.attention, one head at a time.
-
-    wide: float32 (rows, wide_stride), query, key and value side by side; offsets: int64 (B + 1,),
-    the first row of each text; mixed: float32 (rows, mixed_stride), receives (rows, D).
-    """
-    size = hidden // num_heads
-    scale = ONE / np.float32(math.sqrt(size))
-    width = round_up(size, PANEL)
-    for text in range(offsets.size - 1):
-        first, last = offsets[text], offsets[text + 1]
-        count = last - first
-        stride = round_up(count, PANEL)
-        for head in range(num_heads):
-            query = head * size
-            pack_keys(wide, wide_stride, first, count, hidden + query, size, scratch.keys)
-            pack_values(wide, wide_stride, first, count, 2 * hidden + query, size, scratch.values)
-            for block in range(0, count, QUERY_BLOCK):
-                rows = min(QUERY_BLOCK, count - block)
-                tiles = round_up(rows, ROWS)
-                scratch.scores[: tiles * stride] = np.float32(0)
-                scratch.head[: tiles * width] = np.float32(0)
-                for column in range(0, stride, PANEL):
-                    for row in range(0, tiles, ROWS):
-                        at = (first + block + row) * wide_stride + query
-                        to = row * stride + column
-                        multiply_tile(
-                            wide,
-                            at,
-                            wide_stride,
-                            scratch.keys,
-                            column * size,
-                            size,
-                            scratch.scores,
-                            to,
-                            stride,
-                        )
-                for row in range(rows):
-                    softmax(scratch.scores[row * stride : row * stride + count], scale)
-                for column in range(0, width, PANEL):
-                    for row in range(0, tiles, ROWS):
-                        multiply_tile(
-                            scratch.scores,
-                            row * stride,
-                            stride,
-                            scratch.values,
-                            column * count,
-                            count,
-                            scratch.head,
-                            row * width + column,
-                            width,
-                        )
-                for row in range(rows):
-                    to = (first + block + row) * mixed_stride + query
-                    for i in range(size):
-                        mixed[to + i] = scratch.head[row * width + i]
-
-
-@kernel
-def pack_keys(
-    wide: FloatArray,
-    stride: int,
-    first: int,
-    count: int,
-    column: int,
-    size: int,
-    keys: FloatArray,
-) -> None:
-    """Lay out the keys of one head, transposed, as panels (count / PANEL, size, PANEL)."""
-    for token in range(round_up(count, PANEL)):
-        to = token // PANEL * size * PANEL + token % PANEL
-        at = (first + token) * stride + column
-        for i in range(size):
-            keys[to + i * PANEL] = wide[at + i] if token < count else np.float32(0)
-
-
-@kernel
-def pack_values(
-    wide: FloatArray,
-    stride: int,
-    first: int,
-    count: int,
-    column: int,
-    size: int,
-    values: FloatArray,
-) -> None:
-    """Lay out the values of one head as panels (size / PANEL, count, PANEL)."""
-    for i in range(0, size, PANEL):
-        for token in range(count):
-            at = (first + token) * stride + column + i
-            to = (i * count) + token * PANEL
-            for j in range(PANEL):
-                values[to + j] = wide[at + j] if i + j < size else np.float32(0)
-
-
 @kernel
 def embed(
     input_ids: IdArray,
@@ -340,6 +189,7 @@ def encoder_layer(
     offsets: OffsetArray,
     hidden: int,
     scratch: Scratch,
+    attending: AttentionScratch,
 ) -> None:
     """Run one layer over scratch.states, in place: bert.encoder_layer."""
     rows = round_up(offsets[-1], ROWS)
@@ -349,7 +199,7 @@ def encoder_layer(
     linear(
         states, stride, hidden, weights.mix_weight, weights.mix_bias, rows, wide, mix, False, block
     )
-    attention(wide, mix, hidden, num_heads, offsets, mixed, stride, scratch)
+    attention(wide, mix, hidden, num_heads, offsets, mixed, stride, attending)
     linear(
         mixed,
         stride,

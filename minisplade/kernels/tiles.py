@@ -73,6 +73,37 @@ def multiply_tile(
         out[out_start + row * out_stride :][:PANEL] += inputs @ weights
 
 
+def multiply(
+    x: FloatArray,
+    x_start: int,
+    x_stride: int,
+    rows: int,
+    size: int,
+    panels: FloatArray,
+    panels_start: int,
+    panel_size: int,
+    out: FloatArray,
+    out_start: int,
+    out_stride: int,
+    width: int,
+) -> None:
+    """Add the product of some rows and panels to out, tile by tile.
+
+    x, out: as in multiply_tile, with a whole number of tiles of rows; panels: float32, the first
+    from panels_start on, the next panel_size further on; width: columns, a whole number of panels.
+    """
+    for column in range(0, width, PANEL):
+        panel = panels_start + column // PANEL * panel_size
+        for row in range(0, rows, ROWS):
+            at, to = x_start + row * x_stride, out_start + row * out_stride + column
+            multiply_tile(x, at, x_stride, panels, panel, size, out, to, out_stride)
+
+
+def round_up(size: int, unit: int) -> int:
+    """Return the least multiple of unit that is not below size."""
+    return (size + unit - 1) // unit * unit
+
+
 @tile(returns="float32")
 def dot(a: FloatArray, a_start: int, b: FloatArray, b_start: int, size: int) -> np.float32:
     """Multiply two vectors, with LANES partial sums that are added by halves.

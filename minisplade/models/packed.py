@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, Params
 from minisplade.errors import InputError
 from minisplade.kernels import head, layers
+from minisplade.kernels.attention import QUERY_BLOCK, AttentionScratch
 from minisplade.kernels.compiler import Bundle
 from minisplade.kernels.head import HeadScratch, Screen
-from minisplade.kernels.layers import PASSED_STRIDE, QUERY_BLOCK, ROW_BLOCK, LayerWeights, Scratch
-from minisplade.kernels.tiles import LANES, PANEL, ROWS
+from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK, LayerWeights, Scratch
+from minisplade.kernels.tiles import LANES, PANEL, ROWS, round_up
 from minisplade.models import MaskedLanguageModel
 from minisplade.models.bert import BertConfig
 from minisplade.pooling import Activation, Strategy
@@ -67,6 +68,7 @@ class Workspace:
     max_rows: int
     states: FloatArray  # (rows, D), what the decoder reads
     scratch: Bundle  # Scratch
+    attending: Bundle  # AttentionScratch
     head: Bundle  # HeadScratch
     pooled: FloatArray  # (texts, V), all 0 between chunks
     term_ids: IdArray  # (V,)
@@ -87,7 +89,7 @@ def pack_model(model: MaskedLanguageModel, screened: bool) -> PackedModel:
     hidden = config.hidden_size
     decoder = params["head.decoder.weight"]
     if hidden % LANES:
-        decoder = _padded(decoder, columns=_round_up(hidden, LANES))
+        decoder = _padded(decoder, columns=round_up(hidden, LANES))
     token_type = np.zeros(hidden, dtype=np.float32)
     if config.num_token_types:
         # SPLADE reads one text at a time, so every token is of the first type.
@@ -124,10 +126,10 @@ def encode(
     if not sequences:
         return concatenate([], vocabulary)
     longest = max(sequence.size for sequence in sequences)
-    rows = _round_up(max(longest, CHUNK_ROWS), ROWS)
+    rows = round_up(max(longest, CHUNK_ROWS), ROWS)
     needed = workspace_bytes(packed, rows)
     if needed > max_memory_bytes:
-        rows = _round_up(longest, ROWS)
+        rows = round_up(longest, ROWS)
         needed = workspace_bytes(packed, rows)
     if needed > max_memory_bytes:
         raise InputError(
@@ -165,12 +167,12 @@ def workspace_bytes(packed: PackedModel, rows: int) -> int:
 def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Name the arrays of a workspace, with their shapes and types."""
     config = packed.config
-    hidden = _round_up(config.hidden_size, PANEL)
-    inner = _round_up(max(3 * config.hidden_size, config.intermediate_size), PANEL)
-    one_head = _round_up(config.hidden_size // config.num_heads, PANEL)
+    hidden = round_up(config.hidden_size, PANEL)
+    inner = round_up(max(3 * config.hidden_size, config.intermediate_size), PANEL)
+    one_head = round_up(config.hidden_size // config.num_heads, PANEL)
     columns = head.block_of(config.hidden_size) * head.num_blocks_of(config.hidden_size)
     # Attention reads whole tiles from any row on.
-    tall, long = rows + ROWS, _round_up(min(rows, config.max_positions), PANEL)
+    tall, long = rows + ROWS, round_up(min(rows, config.max_positions), PANEL)
     texts = min(CHUNK_TEXTS, rows // 2)
     screened = int(packed.screened)
     return {
@@ -180,7 +182,7 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
         "keys": ((long * one_head,), np.float32),
         "values": ((long * one_head,), np.float32),
         "scores": ((QUERY_BLOCK * long,), np.float32),
-        "head": ((QUERY_BLOCK * one_head,), np.float32),
+        "sums": ((QUERY_BLOCK * one_head,), np.float32),
         "block": ((ROW_BLOCK * PASSED_STRIDE,), np.float32),
         "codes": ((screened * tall * columns,), np.uint8),
         "scales": ((screened * tall,), np.float32),
@@ -202,6 +204,7 @@ def _workspace(packed: PackedModel, rows: int) -> Workspace:
         max_rows=rows,
         states=arrays["mixed"],
         scratch=Bundle(Scratch(*(arrays[name] for name in Scratch._fields))),
+        attending=Bundle(AttentionScratch(*(arrays[name] for name in AttentionScratch._fields))),
         head=Bundle(HeadScratch(*(arrays[name] for name in HeadScratch._fields))),
         pooled=arrays["pooled"],
         term_ids=arrays["term_ids"],
@@ -237,7 +240,7 @@ def _encode_chunk(
     """Run one chunk through body, head and pooling."""
     num_texts = chunk.offsets.size - 1
     _transform(packed, chunk, workspace)
-    stride = _round_up(packed.config.hidden_size, PANEL)
+    stride = round_up(packed.config.hidden_size, PANEL)
     owners = np.repeat(np.arange(num_texts, dtype=np.int32), np.diff(chunk.offsets))
     states = workspace.states
     decoder = packed.decoder, packed.decoder_stride, packed.bias
@@ -299,11 +302,13 @@ def _transform(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> None:
         *packed.embedding_norm,
         eps,
         scratch,
-        _round_up(hidden, PANEL),
+        round_up(hidden, PANEL),
     )
     for weights in packed.layers:
-        layers.encoder_layer(weights, config.num_heads, eps, chunk.offsets, hidden, scratch)
-    rows = _round_up(int(chunk.offsets[-1]), ROWS)
+        layers.encoder_layer(
+            weights, config.num_heads, eps, chunk.offsets, hidden, scratch, workspace.attending
+        )
+    rows = round_up(int(chunk.offsets[-1]), ROWS)
     layers.transform(*packed.transform, *packed.transform_norm, eps, rows, hidden, scratch)
 
 
@@ -313,7 +318,7 @@ def _decoder_panels(packed: PackedModel) -> tuple[FloatArray, FloatArray, float]
         hidden = packed.config.hidden_size
         decoder = packed.decoder.reshape(packed.bias.size, -1)[:, :hidden]
         longest = float(np.sqrt(np.square(decoder, dtype=np.float64).sum(axis=1).max()))
-        bias = np.zeros(_round_up(packed.bias.size, PANEL), dtype=np.float32)
+        bias = np.zeros(round_up(packed.bias.size, PANEL), dtype=np.float32)
         bias[: packed.bias.size] = packed.bias
         packed.panels.append((_panels(decoder, hidden), bias, longest))
     return packed.panels[0]
@@ -321,7 +326,7 @@ def _decoder_panels(packed: PackedModel) -> tuple[FloatArray, FloatArray, float]
 
 def _pack_layer(params: Params, config: BertConfig, layer: int) -> LayerWeights:
     block, hidden = f"layers.{layer}", config.hidden_size
-    inner = _round_up(config.intermediate_size, PANEL)
+    inner = round_up(config.intermediate_size, PANEL)
     roles = [f"{block}.attention.{role}" for role in ("query", "key", "value")]
     return LayerWeights(
         *_pack_linear(params, hidden, *roles),
@@ -337,13 +342,13 @@ def _pack_linear(params: Params, size_in: int, *names: str) -> tuple[FloatArray,
     """Stack linear layers and cut them into flat panels (out / PANEL, size_in, PANEL)."""
     weight = np.concatenate([params[f"{name}.weight"] for name in names])
     bias = np.concatenate([params[f"{name}.bias"] for name in names])
-    size_out = _round_up(bias.size, PANEL)
+    size_out = round_up(bias.size, PANEL)
     return _panels(weight, size_in), np.pad(bias, (0, size_out - bias.size))
 
 
 def _panels(weight: FloatArray, size_in: int) -> FloatArray:
     """Cut (out, in) into flat panels (out / PANEL, size_in, PANEL), filled up with zeros."""
-    padded = _padded(weight, _round_up(weight.shape[0], PANEL), size_in)
+    padded = _padded(weight, round_up(weight.shape[0], PANEL), size_in)
     return padded.reshape(-1, PANEL, size_in).swapaxes(1, 2).reshape(-1)
 
 
@@ -354,9 +359,9 @@ def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Bundle:
     logits to compute.
     """
     if not packed.screens:
-        hidden, terms = packed.config.hidden_size, _round_up(packed.config.vocab_size, PANEL)
+        hidden, terms = packed.config.hidden_size, round_up(packed.config.vocab_size, PANEL)
         block, blocks = head.block_of(hidden), head.num_blocks_of(hidden)
-        states = workspace.states.reshape(-1, _round_up(hidden, PANEL))
+        states = workspace.states.reshape(-1, round_up(hidden, PANEL))
         screen = Screen(
             panels=_aligned_zeros(terms * block * blocks),
             first_sums=np.zeros(terms * blocks * 2, dtype=np.int16),
@@ -392,7 +397,3 @@ def _padded(matrix: FloatArray, rows: int = 0, columns: int = 0) -> FloatArray:
     """Add zeros below and to the right until there are so many rows and columns."""
     missing = [max(0, size - have) for size, have in zip((rows, columns), matrix.shape)]
     return np.pad(matrix, [(0, missing[0]), (0, missing[1])])
-
-
-def _round_up(size: int, unit: int) -> int:
-    return -(-size // unit) * unit

@@ -1,0 +1,155 @@
+"""Attention over packed texts: each token looks at those of its own text, head by head."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from minisplade.arrays import FloatArray, OffsetArray
+from minisplade.kernels.compiler import kernel
+from minisplade.kernels.tiles import PANEL, ROWS, float_from_bits, multiply, round_up
+
+QUERY_BLOCK = 4 * ROWS
+"""Tokens that look at once: with a text of 250, their scores stay in L1."""
+
+ONE = np.float32(1)
+LOG2_E = np.float32(1.4426950408889634)
+LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+TO_WHOLE = np.float32(1.5 * 2**23)
+"""Adding it to a small number rounds that to a whole one: float32 has no bits left for more."""
+E0, E1, E2, E3, E4, E5 = (
+    np.float32(c)
+    for c in (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665796e-2, 1.6666665e-1, 0.5)
+)
+EXP_LIMIT = np.float32(-87)
+
+
+class AttentionScratch(NamedTuple):
+    """The working memory of one thread, float32 and flat."""
+
+    keys: FloatArray  # (T / PANEL, K, PANEL), of one head
+    values: FloatArray  # (K / PANEL, T, PANEL), of one head
+    scores: FloatArray  # (QUERY_BLOCK, T)
+    sums: FloatArray  # (QUERY_BLOCK, K)
+
+
+@kernel(flags={"nnan", "nsz"})
+def largest(x: FloatArray) -> np.float32:
+    """Return the maximum of finite numbers; the flags let it run in lanes."""
+    best = x[0]
+    for i in range(x.size):
+        best = max(best, x[i])
+    return best
+
+
+@kernel(flags={"reassoc", "nsz"})
+def total(x: FloatArray) -> np.float32:
+    """Return the sum, whose order is fixed when this is compiled."""
+    result = np.float32(0)
+    for i in range(x.size):
+        result += x[i]
+    return result
+
+
+@kernel
+def softmax(x: FloatArray, scale: np.float32) -> None:
+    """Turn scores times scale into shares of 1, in place: functional.softmax.
+
+    x: float32 (T,), finite. Source of the exponential: x = n ln 2 + r with n whole, a polynomial
+    for exp(r) with the coefficients of Cephes' expf (Moshier 1992), and n added to the exponent.
+    """
+    highest = largest(x)
+    for i in range(x.size):
+        value = max((x[i] - highest) * scale, EXP_LIMIT)
+        whole = (value * LOG2_E + TO_WHOLE) - TO_WHOLE
+        r = (value - whole * LN2_HIGH) - whole * LN2_LOW
+        power = ((((E0 * r + E1) * r + E2) * r + E3) * r + E4) * r + E5
+        power = power * r * r + r + ONE
+        x[i] = power * float_from_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
+    share = ONE / total(x)
+    for i in range(x.size):
+        x[i] *= share
+
+
+@kernel
+def attention(
+    wide: FloatArray,
+    wide_stride: int,
+    hidden: int,
+    num_heads: int,
+    offsets: OffsetArray,
+    mixed: FloatArray,
+    mixed_stride: int,
+    scratch: AttentionScratch,
+) -> None:
+    """Let the tokens of each text look at each other: functional.attention, one head at a time.
+
+    wide: float32 (rows, wide_stride), query, key and value side by side; offsets: int64 (B + 1,),
+    the first row of each text; mixed: float32 (rows, mixed_stride), receives (rows, D).
+    """
+    size = hidden // num_heads
+    scale = ONE / np.float32(math.sqrt(size))
+    width = round_up(size, PANEL)
+    keys, values, scores, sums = scratch.keys, scratch.values, scratch.scores, scratch.sums
+    for text in range(offsets.size - 1):
+        first, last = offsets[text], offsets[text + 1]
+        count = last - first
+        stride = round_up(count, PANEL)
+        for head in range(num_heads):
+            query = head * size
+            pack_keys(wide, wide_stride, first, count, hidden + query, size, keys)
+            pack_values(wide, wide_stride, first, count, 2 * hidden + query, size, values)
+            for block in range(0, count, QUERY_BLOCK):
+                rows = min(QUERY_BLOCK, count - block)
+                tiles = round_up(rows, ROWS)
+                scores[: tiles * stride] = np.float32(0)
+                sums[: tiles * width] = np.float32(0)
+                at, panel = (first + block) * wide_stride + query, size * PANEL
+                multiply(
+                    wide, at, wide_stride, tiles, size, keys, 0, panel, scores, 0, stride, stride
+                )
+                for row in range(rows):
+                    softmax(scores[row * stride : row * stride + count], scale)
+                panel = count * PANEL
+                multiply(scores, 0, stride, tiles, count, values, 0, panel, sums, 0, width, width)
+                for row in range(rows):
+                    to = (first + block + row) * mixed_stride + query
+                    for i in range(size):
+                        mixed[to + i] = sums[row * width + i]
+
+
+@kernel
+def pack_keys(
+    wide: FloatArray,
+    stride: int,
+    first: int,
+    count: int,
+    column: int,
+    size: int,
+    keys: FloatArray,
+) -> None:
+    """Lay out the keys of one head, transposed, as panels (count / PANEL, size, PANEL)."""
+    for token in range(round_up(count, PANEL)):
+        to = token // PANEL * size * PANEL + token % PANEL
+        at = (first + token) * stride + column
+        for i in range(size):
+            keys[to + i * PANEL] = wide[at + i] if token < count else np.float32(0)
+
+
+@kernel
+def pack_values(
+    wide: FloatArray,
+    stride: int,
+    first: int,
+    count: int,
+    column: int,
+    size: int,
+    values: FloatArray,
+) -> None:
+    """Lay out the values of one head as panels (size / PANEL, count, PANEL)."""
+    for i in range(0, size, PANEL):
+        for token in range(count):
+            at = (first + token) * stride + column + i
+            to = (i * count) + token * PANEL
+            for j in range(PANEL):
+                values[to + j] = wide[at + j] if i + j < size else np.float32(0)
