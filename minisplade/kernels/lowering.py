@@ -70,7 +70,8 @@ def multiply_tile(
     inputs = [emit.moved(first_input, emit.product(x_stride, row)) for row in range(ROWS)]
     places = [emit.moved(first_sum, emit.product(out_stride, r), lanes) for r in range(ROWS)]
     weights = emit.pointer(3, panel, panel_start, lanes)
-    sums = [[emit.variable(emit.load(place, column)) for column in columns] for place in places]
+    zero = constant(lanes, 0.0)
+    sums = [[emit.variable(zero) for _ in columns] for _ in places]
     with emit.steps(size) as step:
         at = emit.product(step.index, len(columns))
         taken = [emit.load(weights, emit.plus(at, column)) for column in columns]
@@ -81,7 +82,9 @@ def multiply_tile(
                 builder.store(emit.multiply_add(value, taken[column], old), sums[row][column])
     for row in range(ROWS):
         for column in columns:
-            emit.store(builder.load(sums[row][column]), places[row], column)
+            before = emit.load(places[row], column)
+            total = builder.fadd(before, builder.load(sums[row][column]))
+            emit.store(total, places[row], column)
 
 
 def dot(emit: Emitter, a: Value, a_start: Value, b: Value, b_start: Value, size: Value) -> Value:

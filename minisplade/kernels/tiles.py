@@ -64,8 +64,9 @@ def multiply_tile(
     """Add the product of ROWS rows and one panel to a tile of out.
 
     x: float32, its rows x_stride apart; panel: float32 (size, PANEL) from panel_start on; out:
-    float32, its rows out_stride apart. Each sum runs over size in order, one rounding a step, so
-    it does not depend on the tile that it is computed in.
+    float32, its rows out_stride apart. Each sum starts at 0, where it loses least, runs over size
+    in order with one rounding a step, and is added to out once: so it does not depend on the tile
+    that it is computed in.
     """
     weights = panel[panel_start : panel_start + size * PANEL].reshape(size, PANEL)
     for row in range(ROWS):
