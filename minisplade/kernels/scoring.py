@@ -1,25 +1,95 @@
-"""Scoring documents from postings, and keeping the best."""
+"""Posting lists cut into cells, and what queries read from them: whole cells or single documents."""
 
+import numpy as np
 from numba import njit
 
-from minisplade.arrays import FloatArray, IdArray, OffsetArray
+from minisplade.arrays import FloatArray, IdArray, PostingLists
+
+STAGE = 256
+"""Impacts of the compact form that are turned into floats at a time."""
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def add_scores(
-    offsets: OffsetArray,
-    doc_ids: IdArray,
-    impacts: FloatArray,
-    term_ids: IdArray,
-    weights: FloatArray,
-    scores: FloatArray,
+def add_cell(
+    lists: PostingLists, term_id: int, block: int, weight: float, scores: FloatArray, stage: IdArray
 ) -> None:
-    """Add weight times impact of every matching posting into scores, one term after the other.
+    """Add weight times impact of every posting in one cell into scores.
 
-    offsets: int64 (V + 1,); doc_ids: int32 (P,); impacts: float32 (P,); term_ids: int32 and
-    weights: float32, those of one query; scores: float32 (N,), changed in place.
+    scores: float32, those of the block's documents; stage: int32 (STAGE,), scratch. The compact
+    form adds the largest float that its codes allow for, which is at most the impact.
     """
+    cell = np.int64(term_id) * lists.num_blocks + block
+    # Whole numbers without a sign spare the test for an index that counts from the end.
+    start, end = np.uint64(lists.offsets[cell]), np.uint64(lists.offsets[cell + 1])
+    factor = np.float32(weight)
+    local_ids, impacts = lists.local_ids, lists.impacts
+    if impacts.size:
+        for i in range(start, end):
+            scores[local_ids[i]] += factor * impacts[i]
+        return
+    staged = stage.view(np.float32)
+    base, shift = np.int32(lists.base), np.int32(lists.shift)
+    for first in range(lists.offsets[cell], lists.offsets[cell + 1], STAGE):
+        codes = lists.codes[first : min(first + STAGE, lists.offsets[cell + 1])]
+        own_ids = local_ids[first : first + codes.size]
+        for i in range(codes.size):
+            stage[i] = base + (np.int32(codes[i]) << shift)
+        for i in range(codes.size):
+            scores[own_ids[i]] += factor * staged[i]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def slot_of(lists: PostingLists, cell: int, local_id: int) -> int:
+    """Return the slot of a document in a cell, or -1 where the cell has no posting of it.
+
+    Documents are spread over a cell nearly evenly: the search starts where an even spread has the
+    document, and doubles its steps from there (Bentley and Yao 1976).
+    """
+    start, end = lists.offsets[cell], lists.offsets[cell + 1]
+    if start == end:
+        return -1
+    ids = lists.local_ids
+    low, high = start, end
+    guess = start + local_id * (end - start) // lists.block_size
+    step = 4
+    if ids[guess] <= local_id:
+        low = guess
+        while guess + step < end and ids[guess + step] <= local_id:
+            low = guess + step
+            step *= 2
+        high = min(end, guess + step)
+    else:
+        high = guess
+        while guess - step >= start and ids[guess - step] > local_id:
+            high = guess - step
+            step *= 2
+        low = max(start, guess - step)
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if ids[middle] <= local_id:
+            low = middle
+        else:
+            high = middle
+    return low if ids[low] == local_id else -1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def impact_at(lists: PostingLists, slot: int) -> float:
+    """Return the exact impact in a slot."""
+    if lists.impacts.size:
+        return np.float64(lists.impacts[slot])
+    bits = lists.base + (np.int64(lists.codes[slot]) << lists.shift) + np.int64(lists.rests[slot])
+    return np.float64(np.int32(bits).view(np.float32))
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def exact_score(lists: PostingLists, term_ids: IdArray, weights: FloatArray, doc_id: int) -> float:
+    """Return one document's dot product with a query, in float64, added in the query's order."""
+    block = doc_id // lists.block_size
+    local_id = doc_id - block * lists.block_size
+    score = 0.0
     for j in range(term_ids.size):
-        weight = weights[j]
-        for i in range(offsets[term_ids[j]], offsets[term_ids[j] + 1]):
-            scores[doc_ids[i]] += weight * impacts[i]
+        slot = slot_of(lists, np.int64(term_ids[j]) * lists.num_blocks + block, local_id)
+        if slot >= 0:
+            score += np.float64(weights[j]) * impact_at(lists, slot)
+    return score

@@ -1,0 +1,430 @@
+"""The k best documents of a query: scoring block by block, what can be left out, exact order.
+
+Three facts make it fast. The scores of a block fit the cache. Once k documents reach some score,
+the floor, others must reach it too, so the lists that could lift a document least may wait, to be
+looked up for the few documents that still can win (Turtle and Flood 1995, MaxScore). And float32
+sums are good enough to find those few; where they are too close to tell the order, float64 does.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
+from minisplade.kernels.scoring import STAGE, add_cell, exact_score, impact_at, slot_of
+from minisplade.kernels.selection import (
+    ID_MASK,
+    KeyArray,
+    collect,
+    make_key,
+    partition_largest,
+    score_of,
+    score_of_rank,
+    sort_descending,
+)
+
+UNIT = 2.0**-24
+"""The relative error of rounding once to float32."""
+
+LARGEST, SMALLEST = 1e37, 1e-36
+"""Float32 sums are trusted while no score can pass the one and no product can fall below the other."""
+
+OUT_OF_RANGE, BAD_QUERY = -1, -2
+"""What search_query returns instead of a count."""
+
+WAITING_SHARE = 0.15
+"""Lists wait while together they could lift a document by less than this share of the floor."""
+
+WAITING_LENGTH = 60
+"""A list waits only where it has this many postings for each of the k documents to look up."""
+
+LOOKUP_COST = 16
+"""Looking up one document in a cell takes as long as adding so many postings."""
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def check_query(lists: PostingLists, term_ids: IdArray, weights: FloatArray) -> int:
+    """Return 0 for a query that kernels can take, BAD_QUERY or OUT_OF_RANGE."""
+    num_terms = lists.peaks.size
+    before = -1
+    highest, lightest = 0.0, np.inf
+    for j in range(term_ids.size):
+        if term_ids[j] <= before or term_ids[j] >= num_terms:
+            return BAD_QUERY
+        if not (weights[j] > 0 and weights[j] < np.inf):
+            return BAD_QUERY
+        before = term_ids[j]
+        highest += np.float64(weights[j]) * np.float64(lists.peaks[before])
+        lightest = min(lightest, np.float64(weights[j]))
+    if highest > LARGEST or min(lightest * lists.smallest, lists.smallest) < SMALLEST:
+        return OUT_OF_RANGE
+    return 0
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def order_lists(
+    lists: PostingLists, term_ids: IdArray, weights: FloatArray, order: OffsetArray, bounds: NDArray[np.float64]
+) -> int:
+    """Order the lists of a query by how little they can lift a document for each posting read.
+
+    order: int64 (m,), places in the query; bounds: float64 (m + 1,); entry j is what the first j
+    lists can add together. Lists without postings are left out; returns the number of the others.
+    """
+    count = 0
+    merit = np.empty(term_ids.size)
+    for j in range(term_ids.size):
+        cell = np.int64(term_ids[j]) * lists.num_blocks
+        length = lists.offsets[cell + lists.num_blocks] - lists.offsets[cell]
+        if length == 0:
+            continue
+        merit[j] = np.float64(weights[j]) * np.float64(lists.peaks[term_ids[j]]) / length
+        place = count
+        while place > 0 and merit[order[place - 1]] > merit[j]:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = j
+        count += 1
+    bounds[0] = 0.0
+    for place in range(count):
+        j = order[place]
+        bound = np.float64(weights[j]) * np.float64(lists.peaks[term_ids[j]])
+        # The surplus pays for the rounding of float32 products and sums.
+        bounds[place + 1] = bounds[place] + bound * (1 + 2 * UNIT)
+    return count
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def relative_slack(lists: PostingLists, num_lists: int) -> float:
+    """Return how far apart two float32 scores must be, relatively, to be in their true order.
+
+    A sum of m positive products, each rounded, is off by at most a factor 1 + m * UNIT (Higham
+    2002, section 3.1), and the compact form's impacts are low by 2 ** (shift - 23) at most.
+    """
+    slack = 2.5 * (num_lists + 2) * UNIT
+    if lists.impacts.size == 0:
+        slack += 2.0 ** (lists.shift - 23)
+    return slack
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def keep_promising(keys: KeyArray, count: int, k: int, least: float) -> int:
+    """Keep the k largest keys, first, and of the others those that score least or more."""
+    kept = k
+    for i in range(k, count):
+        if score_of(keys[i]) >= least:
+            keys[kept] = keys[i]
+            kept += 1
+    return kept
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def find_candidates(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    k: int,
+    alpha: float,
+    allowed: BoolArray,
+    allowed_ids: IdArray,
+    first_block: int,
+    end_block: int,
+    hopeful: bool,
+    scores: FloatArray,
+    keys: KeyArray,
+    spare: KeyArray,
+) -> int:
+    """Collect the keys of all documents in some blocks that may be among their k best.
+
+    allowed: bool (N,) and allowed_ids: int32, the same documents in order, or both empty for all;
+    hopeful: guess a floor from the first block, which may fail. scores: float32 scratch for a
+    block; keys: int64, room for a block more than there are documents; spare: as keys. Returns
+    the number of keys, or -1 where the guess failed.
+    """
+    m = term_ids.size
+    order = np.empty(m, np.int64)
+    bounds = np.empty(m + 1, np.float64)
+    stage = np.empty(STAGE, np.int32)
+    m = order_lists(lists, term_ids, weights, order, bounds)
+    slack = relative_slack(lists, m)
+    size = lists.block_size
+    filtered = allowed.size > 0
+    place = 0  # in allowed_ids
+    if filtered:
+        place = np.searchsorted(allowed_ids, first_block * size)
+    floor, guess = 0.0, 0.0
+    waiting, count, complete_block = 0, 0, -1
+    for block in range(first_block, end_block):
+        first_doc = block * size
+        own = min(size, lists.num_docs - first_doc)
+        few = False
+        if filtered:
+            start = place
+            while place < allowed_ids.size and allowed_ids[place] < first_doc + own:
+                place += 1
+            if start == place:
+                continue
+            few = (place - start) * LOOKUP_COST < own
+        scores[:] = 0
+        for i in range(waiting, m):
+            j = order[i]
+            cell = np.int64(term_ids[j]) * lists.num_blocks + block
+            length = lists.offsets[cell + 1] - lists.offsets[cell]
+            if few and (place - start) * LOOKUP_COST < length:
+                for a in range(start, place):
+                    local_id = allowed_ids[a] - first_doc
+                    slot = slot_of(lists, cell, local_id)
+                    if slot >= 0:
+                        scores[local_id] += weights[j] * np.float32(impact_at(lists, slot))
+            else:
+                add_cell(lists, term_ids[j], block, weights[j], scores, stage)
+        bar = floor
+        if complete_block >= 0:
+            bar = floor / alpha
+        elif not few:
+            if filtered:
+                for i in range(own):
+                    scores[i] *= np.float32(allowed[first_doc + i])
+            # The first block sets the floor: k of its documents reach that, or, as a guess to be
+            # checked at the end, its share of them.
+            rank = k
+            if hopeful and not filtered:
+                blocks = max(1.0, (end_block - first_block) * size / own)
+                rank = min(k, np.int64(2 * k / blocks) + 3)
+            floor = max(floor, score_of_rank(scores, rank, spare) * (1 - slack))
+            if rank < k:
+                guess = floor
+            bar = floor
+        limit = np.float32(max((bar - bounds[waiting]) * (1 - slack), SMALLEST / 2))
+        if few:
+            for a in range(start, place):
+                score = scores[allowed_ids[a] - first_doc]
+                if score >= limit:
+                    keys[count] = make_key(score, allowed_ids[a])
+                    count += 1
+        else:
+            if filtered and complete_block >= 0:
+                for i in range(own):
+                    scores[i] *= np.float32(allowed[first_doc + i])
+            count = collect(scores, limit, first_doc, keys, count)
+        if count >= k and (complete_block < 0 or count > k + k // 4 + 16):
+            kth = score_of(partition_largest(keys, count, k))
+            floor = max(floor, kth * (1 - slack))
+            count = keep_promising(keys, count, k, floor - bounds[waiting])
+        if complete_block < 0 and floor > 0:
+            complete_block = block
+            while waiting < m and bounds[waiting + 1] <= WAITING_SHARE * floor / alpha:
+                cell = np.int64(term_ids[order[waiting]]) * lists.num_blocks
+                length = lists.offsets[cell + end_block] - lists.offsets[cell + block]
+                if length < WAITING_LENGTH * k:
+                    break
+                waiting += 1
+    for i in range(waiting - 1, -1, -1):
+        if count >= k:
+            kth = score_of(partition_largest(keys, count, k))
+            floor = max(floor, kth * (1 - slack))
+            count = keep_promising(keys, count, k, floor - bounds[i + 1])
+        count = look_up(lists, term_ids[order[i]], weights[order[i]], complete_block, keys, count)
+    if count >= k:
+        kth = score_of(partition_largest(keys, count, k))
+        if kth < guess:
+            return -1
+        count = keep_promising(keys, count, k, kth * (1 - slack))
+    elif guess > 0:
+        return -1
+    return count
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def find_in_blocks(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    k: int,
+    alpha: float,
+    allowed: BoolArray,
+    allowed_ids: IdArray,
+    first_block: int,
+    end_block: int,
+    scores: FloatArray,
+    keys: KeyArray,
+    spare: KeyArray,
+) -> int:
+    """Do as find_candidates, with a guess first and, where that fails, without one."""
+    count = -1
+    for hopeful in (True, False):
+        if count < 0:
+            count = find_candidates(
+                lists,
+                term_ids,
+                weights,
+                k,
+                alpha,
+                allowed,
+                allowed_ids,
+                first_block,
+                end_block,
+                hopeful,
+                scores,
+                keys,
+                spare,
+            )
+    return count
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def look_up(
+    lists: PostingLists, term_id: int, weight: float, complete_block: int, keys: KeyArray, count: int
+) -> int:
+    """Add one term to the scores in keys, but not to those of blocks up to complete_block."""
+    for i in range(count):
+        doc_id = ID_MASK - (keys[i] & ID_MASK)
+        block = doc_id // lists.block_size
+        if block <= complete_block:
+            continue
+        cell = np.int64(term_id) * lists.num_blocks + block
+        slot = slot_of(lists, cell, doc_id - block * lists.block_size)
+        if slot >= 0:
+            share = np.float32(weight) * np.float32(impact_at(lists, slot))
+            keys[i] = make_key(np.float32(score_of(keys[i])) + share, doc_id)
+    return count
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def rank_candidates(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    k: int,
+    keys: KeyArray,
+    count: int,
+    spare: KeyArray,
+    doc_ids: IdArray,
+    scores: FloatArray,
+) -> int:
+    """Put the k best candidates in their true order, equal ones by document; return how many.
+
+    keys: int64, from find_candidates; spare: as keys; doc_ids: int32 and scores: float32, (k,).
+    Scores that float32 cannot tell apart are computed again in float64.
+    """
+    slack = relative_slack(lists, term_ids.size)
+    if count > k:
+        kth = score_of(partition_largest(keys, count, k))
+        count = keep_promising(keys, count, k, kth * (1 - slack))
+    sort_descending(keys, count, spare)
+    found = min(k, count)
+    start = 0
+    while start < found:
+        end = start + 1
+        while end < count and score_of(keys[end]) >= score_of(keys[end - 1]) * (1 - slack):
+            end += 1
+        # The compact form's sums leave out the last bits of impacts, so none of them is final.
+        if end - start == 1 and lists.impacts.size:
+            doc_ids[start] = ID_MASK - (keys[start] & ID_MASK)
+            scores[start] = score_of(keys[start])
+        else:
+            rank_close(lists, term_ids, weights, keys[start:end], doc_ids[start:], scores[start:])
+        start = end
+    return found
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def rank_close(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    keys: KeyArray,
+    doc_ids: IdArray,
+    scores: FloatArray,
+) -> None:
+    """Order documents with nearly equal scores by their float64 scores, then by document.
+
+    doc_ids: int32 and scores: float32 are filled, as far as they reach.
+    """
+    close_ids = np.sort(ID_MASK - (keys & ID_MASK))
+    exact = np.empty(close_ids.size, np.float64)
+    for i in range(close_ids.size):
+        exact[i] = -exact_score(lists, term_ids, weights, close_ids[i])
+    best = np.argsort(exact, kind="mergesort")  # stable, so ties stay in document order
+    for i in range(min(close_ids.size, doc_ids.size)):
+        doc_ids[i] = close_ids[best[i]]
+        scores[i] = -exact[best[i]]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def search_query(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    k: int,
+    alpha: float,
+    allowed: BoolArray,
+    allowed_ids: IdArray,
+    block_scores: FloatArray,
+    keys: KeyArray,
+    spare: KeyArray,
+    doc_ids: IdArray,
+    scores: FloatArray,
+) -> int:
+    """Fill doc_ids: int32 and scores: float32, (k,), with the best documents of one query.
+
+    Other arrays as in find_candidates. Returns how many there are, BAD_QUERY for one with terms or
+    weights that are not allowed, or OUT_OF_RANGE where float32 could overflow or underflow.
+    """
+    problem = check_query(lists, term_ids, weights)
+    if problem:
+        return problem
+    count = find_in_blocks(
+        lists,
+        term_ids,
+        weights,
+        k,
+        alpha,
+        allowed,
+        allowed_ids,
+        0,
+        lists.num_blocks,
+        block_scores,
+        keys,
+        spare,
+    )
+    return rank_candidates(lists, term_ids, weights, k, keys, count, spare, doc_ids, scores)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def search_queries(
+    lists: PostingLists,
+    offsets: OffsetArray,
+    term_ids: IdArray,
+    weights: FloatArray,
+    k: int,
+    alpha: float,
+    allowed: BoolArray,
+    allowed_ids: IdArray,
+    block_scores: FloatArray,
+    keys: KeyArray,
+    spare: KeyArray,
+    doc_ids: IdArray,
+    scores: FloatArray,
+    found: OffsetArray,
+) -> None:
+    """Answer several queries, one after the other, as search_query does.
+
+    offsets: int64 (Q + 1,); query i owns slots offsets[i]:offsets[i + 1] of term_ids and weights;
+    doc_ids: int32 and scores: float32, (Q, k); found: int64 (Q,), what search_query returns.
+    """
+    for i in range(offsets.size - 1):
+        own = slice(offsets[i], offsets[i + 1])
+        found[i] = search_query(
+            lists,
+            term_ids[own],
+            weights[own],
+            k,
+            alpha,
+            allowed,
+            allowed_ids,
+            block_scores,
+            keys,
+            spare,
+            doc_ids[i],
+            scores[i],
+        )
