@@ -128,7 +128,7 @@ def demo(options: Namespace) -> None:
         version = f"Python {sys.version.split()[0]}"
         say(f"Indexing the documentation of {version}'s standard library (once) ...")
         ready = build_demo_index(encoder, show_progress_bar=sys.stderr.isatty())
-        say(f"Done: {len(ready)} docstrings, {ready.postings.doc_ids.size} postings.")
+        say(f"Done: {len(ready)} docstrings, {ready.postings.num_postings} postings.")
     question = " ".join(options.question).strip()
     for number, text in enumerate([question] if question else QUESTIONS, start=1):
         _answer(ready, encoder, Record(str(number), text), options.k, options.json)

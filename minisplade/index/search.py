@@ -67,27 +67,10 @@ def search(postings: Postings, query: SparseVector, options: SearchOptions) -> F
     """
     if find_spec("numba") is None:
         return search_reference(postings, query, options)
-    from minisplade.kernels.retrieval import search_query
-
-    if options.num_threads > 1 and postings.lists.num_blocks >= 2 * LEAST_BLOCKS:
+    num_blocks = postings.lists.num_blocks
+    if options.num_threads > 1 and num_blocks >= 2 * LEAST_BLOCKS:
         return _search_in_threads(postings, query, options)
-    k = min(int(options.k), postings.num_docs)
-    doc_ids, scores = np.empty(k, dtype=np.int32), np.empty(k, dtype=np.float32)
-    count = search_query(
-        postings.lists,
-        _readonly(query.term_ids),
-        _readonly(query.weights),
-        k,
-        float(options.alpha),
-        options.allowed.allowed,
-        options.allowed.doc_ids,
-        *_scratch(postings),
-        doc_ids,
-        scores,
-    )
-    if count < 0:
-        return _refused(postings, query, options)
-    return doc_ids[:count], scores[:count]
+    return _search_blocks(postings, as_rows(query), options, 0, num_blocks)[0]
 
 
 def search_many(
@@ -98,21 +81,53 @@ def search_many(
         yield from (search_reference(postings, query, options) for query in queries)
         return
     starts = range(0, len(queries), QUERIES_PER_CALL)
-    batches = [queries[start : start + QUERIES_PER_CALL] for start in starts]
-    if options.num_threads == 1:
-        for batch in batches:
-            yield from _search_batch(postings, batch, options)
-        return
-    for found in _pool(options.num_threads).map(
-        lambda batch: _search_batch(postings, batch, options), batches
-    ):
+
+    def answer(start: int) -> list[Found]:
+        batch = queries[start : start + QUERIES_PER_CALL]
+        return _search_blocks(postings, batch, options, 0, postings.lists.num_blocks)
+
+    threads = _pool(options.num_threads) if options.num_threads > 1 else None
+    for found in threads.map(answer, starts) if threads else map(answer, starts):
         yield from found
 
 
-def _search_batch(
-    postings: Postings, queries: SparseVectors, options: SearchOptions
+def _search_in_threads(postings: Postings, query: SparseVector, options: SearchOptions) -> Found:
+    """Share the blocks of one query among threads, then rank what all have found."""
+    from minisplade.kernels.retrieval import rank_candidates
+    from minisplade.kernels.selection import ID_MASK
+
+    lists = postings.lists
+    threads = min(options.num_threads, lists.num_blocks // LEAST_BLOCKS)
+    cuts = np.linspace(0, lists.num_blocks, threads + 1).astype(int).tolist()
+    parts = list(
+        _pool(threads).map(
+            lambda first, end: _search_blocks(postings, as_rows(query), options, first, end)[0],
+            cuts[:-1],
+            cuts[1:],
+        )
+    )
+    doc_ids = np.concatenate([part for part, _ in parts])
+    scores = np.concatenate([part for _, part in parts])
+    if not np.all(np.isfinite(scores) & (scores > 0)):
+        return search_reference(postings, query, options)
+    keys = (scores.view(np.int32).astype(np.int64) << 32) | (ID_MASK - doc_ids)
+    arrays = _readonly(query.term_ids), _readonly(query.weights)
+    best = np.empty(min(int(options.k), postings.num_docs), dtype=np.int32)
+    best_scores = np.empty(best.size, dtype=np.float32)
+    count = rank_candidates(
+        lists, *arrays, best.size, keys, keys.size, keys.copy(), best, best_scores
+    )
+    return best[:count], best_scores[:count]
+
+
+def _search_blocks(
+    postings: Postings,
+    queries: SparseVectors,
+    options: SearchOptions,
+    first_block: int,
+    end_block: int,
 ) -> list[Found]:
-    """Answer a few queries in one compiled call."""
+    """Answer a few queries from some blocks in one compiled call."""
     from minisplade.kernels.retrieval import search_queries
 
     k = min(int(options.k), postings.num_docs)
@@ -128,51 +143,19 @@ def _search_batch(
         float(options.alpha),
         options.allowed.allowed,
         options.allowed.doc_ids,
+        first_block,
+        end_block,
         *_scratch(postings),
         doc_ids,
         scores,
         counts,
     )
     return [
-        (doc_ids[i, : counts[i]], scores[i, : counts[i]])
-        if counts[i] >= 0
+        (doc_ids[i, :count], scores[i, :count])
+        if count >= 0
         else _refused(postings, queries[i], options)
-        for i in range(len(queries))
+        for i, count in enumerate(counts.tolist())
     ]
-
-
-def _search_in_threads(postings: Postings, query: SparseVector, options: SearchOptions) -> Found:
-    """Share the blocks of one query among threads, then rank what all have found."""
-    from minisplade.kernels.retrieval import check_query, find_in_blocks, rank_candidates
-
-    lists, k = postings.lists, min(int(options.k), postings.num_docs)
-    arrays = _readonly(query.term_ids), _readonly(query.weights)
-    if check_query(lists, *arrays):
-        return _refused(postings, query, options)
-    threads = min(options.num_threads, lists.num_blocks // LEAST_BLOCKS)
-    cuts = np.linspace(0, lists.num_blocks, threads + 1).astype(int).tolist()
-
-    def find(first_block: int, end_block: int) -> NDArray[np.int64]:
-        block_scores, keys, spare = _scratch(postings)
-        count = find_in_blocks(
-            lists,
-            *arrays,
-            k,
-            float(options.alpha),
-            options.allowed.allowed,
-            options.allowed.doc_ids,
-            first_block,
-            end_block,
-            block_scores,
-            keys,
-            spare,
-        )
-        return keys[:count].copy()
-
-    keys = np.concatenate(list(_pool(threads).map(find, cuts[:-1], cuts[1:])))
-    doc_ids, scores = np.empty(k, dtype=np.int32), np.empty(k, dtype=np.float32)
-    count = rank_candidates(lists, *arrays, k, keys, keys.size, keys.copy(), doc_ids, scores)
-    return doc_ids[:count], scores[:count]
 
 
 def _refused(postings: Postings, query: SparseVector, options: SearchOptions) -> Found:

@@ -56,9 +56,7 @@ def fill_cells(
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def peaks_of(
-    offsets: OffsetArray, impacts: FloatArray, num_blocks: int, peaks: FloatArray
-) -> None:
+def peaks_of(offsets: OffsetArray, impacts: FloatArray, num_blocks: int, peaks: FloatArray) -> None:
     """Find the largest impact of each term; peaks: float32 (V,), 0 for terms without postings."""
     for term_id in range(peaks.size):
         peak = np.float32(0)

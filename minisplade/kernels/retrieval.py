@@ -21,13 +21,14 @@ from minisplade.kernels.selection import (
     score_of,
     score_of_rank,
     sort_descending,
+    sort_exactly,
 )
 
 UNIT = 2.0**-24
 """The relative error of rounding once to float32."""
 
 LARGEST, SMALLEST = 1e37, 1e-36
-"""Float32 sums are trusted while no score can pass the one and no product can fall below the other."""
+"""Float32 is trusted while no score can pass the one, and no product fall below the other."""
 
 OUT_OF_RANGE, BAD_QUERY = -1, -2
 """What search_query returns instead of a count."""
@@ -63,7 +64,11 @@ def check_query(lists: PostingLists, term_ids: IdArray, weights: FloatArray) -> 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def order_lists(
-    lists: PostingLists, term_ids: IdArray, weights: FloatArray, order: OffsetArray, bounds: NDArray[np.float64]
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    order: OffsetArray,
+    bounds: NDArray[np.float64],
 ) -> int:
     """Order the lists of a query by how little they can lift a document for each posting read.
 
@@ -150,7 +155,7 @@ def find_candidates(
     filtered = allowed.size > 0
     place = 0  # in allowed_ids
     if filtered:
-        place = np.searchsorted(allowed_ids, first_block * size)
+        place = int(np.searchsorted(allowed_ids, first_block * size))
     floor, guess = 0.0, 0.0
     waiting, count, complete_block = 0, 0, -1
     for block in range(first_block, end_block):
@@ -189,7 +194,7 @@ def find_candidates(
             rank = k
             if hopeful and not filtered:
                 blocks = max(1.0, (end_block - first_block) * size / own)
-                rank = min(k, np.int64(2 * k / blocks) + 3)
+                rank = min(k, int(2 * k / blocks) + 3)
             floor = max(floor, score_of_rank(scores, rank, spare) * (1 - slack))
             if rank < k:
                 guess = floor
@@ -235,45 +240,13 @@ def find_candidates(
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def find_in_blocks(
-    lists: PostingLists,
-    term_ids: IdArray,
-    weights: FloatArray,
-    k: int,
-    alpha: float,
-    allowed: BoolArray,
-    allowed_ids: IdArray,
-    first_block: int,
-    end_block: int,
-    scores: FloatArray,
-    keys: KeyArray,
-    spare: KeyArray,
-) -> int:
-    """Do as find_candidates, with a guess first and, where that fails, without one."""
-    count = -1
-    for hopeful in (True, False):
-        if count < 0:
-            count = find_candidates(
-                lists,
-                term_ids,
-                weights,
-                k,
-                alpha,
-                allowed,
-                allowed_ids,
-                first_block,
-                end_block,
-                hopeful,
-                scores,
-                keys,
-                spare,
-            )
-    return count
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def look_up(
-    lists: PostingLists, term_id: int, weight: float, complete_block: int, keys: KeyArray, count: int
+    lists: PostingLists,
+    term_id: int,
+    weight: float,
+    complete_block: int,
+    keys: KeyArray,
+    count: int,
 ) -> int:
     """Add one term to the scores in keys, but not to those of blocks up to complete_block."""
     for i in range(count):
@@ -340,54 +313,14 @@ def rank_close(
 
     doc_ids: int32 and scores: float32 are filled, as far as they reach.
     """
-    close_ids = np.sort(ID_MASK - (keys & ID_MASK))
+    close_ids = ID_MASK - (keys & ID_MASK)
     exact = np.empty(close_ids.size, np.float64)
     for i in range(close_ids.size):
-        exact[i] = -exact_score(lists, term_ids, weights, close_ids[i])
-    best = np.argsort(exact, kind="mergesort")  # stable, so ties stay in document order
+        exact[i] = exact_score(lists, term_ids, weights, close_ids[i])
+    sort_exactly(exact, close_ids)
     for i in range(min(close_ids.size, doc_ids.size)):
-        doc_ids[i] = close_ids[best[i]]
-        scores[i] = -exact[best[i]]
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def search_query(
-    lists: PostingLists,
-    term_ids: IdArray,
-    weights: FloatArray,
-    k: int,
-    alpha: float,
-    allowed: BoolArray,
-    allowed_ids: IdArray,
-    block_scores: FloatArray,
-    keys: KeyArray,
-    spare: KeyArray,
-    doc_ids: IdArray,
-    scores: FloatArray,
-) -> int:
-    """Fill doc_ids: int32 and scores: float32, (k,), with the best documents of one query.
-
-    Other arrays as in find_candidates. Returns how many there are, BAD_QUERY for one with terms or
-    weights that are not allowed, or OUT_OF_RANGE where float32 could overflow or underflow.
-    """
-    problem = check_query(lists, term_ids, weights)
-    if problem:
-        return problem
-    count = find_in_blocks(
-        lists,
-        term_ids,
-        weights,
-        k,
-        alpha,
-        allowed,
-        allowed_ids,
-        0,
-        lists.num_blocks,
-        block_scores,
-        keys,
-        spare,
-    )
-    return rank_candidates(lists, term_ids, weights, k, keys, count, spare, doc_ids, scores)
+        doc_ids[i] = close_ids[i]
+        scores[i] = exact[i]
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -400,6 +333,8 @@ def search_queries(
     alpha: float,
     allowed: BoolArray,
     allowed_ids: IdArray,
+    first_block: int,
+    end_block: int,
     block_scores: FloatArray,
     keys: KeyArray,
     spare: KeyArray,
@@ -407,24 +342,39 @@ def search_queries(
     scores: FloatArray,
     found: OffsetArray,
 ) -> None:
-    """Answer several queries, one after the other, as search_query does.
+    """Find the k best documents of some blocks for each of several queries.
 
     offsets: int64 (Q + 1,); query i owns slots offsets[i]:offsets[i + 1] of term_ids and weights;
-    doc_ids: int32 and scores: float32, (Q, k); found: int64 (Q,), what search_query returns.
+    doc_ids: int32 and scores: float32, (Q, k); found: int64 (Q,), how many there are, or BAD_QUERY
+    for a query with terms or weights that are not allowed, or OUT_OF_RANGE where float32 could
+    overflow or underflow. Other arrays as in find_candidates. This is the only function that is
+    called for every query, because Numba compiles a function once for each that calls it.
     """
     for i in range(offsets.size - 1):
-        own = slice(offsets[i], offsets[i + 1])
-        found[i] = search_query(
-            lists,
-            term_ids[own],
-            weights[own],
-            k,
-            alpha,
-            allowed,
-            allowed_ids,
-            block_scores,
-            keys,
-            spare,
-            doc_ids[i],
-            scores[i],
-        )
+        own_ids = term_ids[offsets[i] : offsets[i + 1]]
+        own_weights = weights[offsets[i] : offsets[i + 1]]
+        count = check_query(lists, own_ids, own_weights)
+        if count == 0:
+            count = -1
+            hopeful = True
+            while count < 0:
+                count = find_candidates(
+                    lists,
+                    own_ids,
+                    own_weights,
+                    k,
+                    alpha,
+                    allowed,
+                    allowed_ids,
+                    first_block,
+                    end_block,
+                    hopeful,
+                    block_scores,
+                    keys,
+                    spare,
+                )
+                hopeful = False
+            count = rank_candidates(
+                lists, own_ids, own_weights, k, keys, count, spare, doc_ids[i], scores[i]
+            )
+        found[i] = count

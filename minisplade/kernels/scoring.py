@@ -1,4 +1,4 @@
-"""Posting lists cut into cells, and what queries read from them: whole cells or single documents."""
+"""What queries read from posting lists: whole cells, or the impacts of single documents."""
 
 import numpy as np
 from numba import njit

@@ -92,6 +92,36 @@ def sort_descending(keys: KeyArray, count: int, spare: KeyArray) -> None:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def sort_exactly(scores: NDArray[np.float64], doc_ids: KeyArray) -> None:
+    """Sort documents by score, highest first, and equal scores by document: a merge sort.
+
+    scores: float64 and doc_ids: int64, as many; both are put in order.
+    """
+    size = scores.size
+    merged_scores, merged_ids = np.empty(size, np.float64), np.empty(size, np.int64)
+    width = 1
+    while width < size:
+        for start in range(0, size, 2 * width):
+            i, middle = start, min(start + width, size)
+            j, end = middle, min(start + 2 * width, size)
+            for place in range(start, end):
+                left = j == end
+                if i < middle and j < end:
+                    left = scores[i] > scores[j]
+                    if scores[i] == scores[j]:
+                        left = doc_ids[i] < doc_ids[j]
+                chosen = i if left else j
+                merged_scores[place], merged_ids[place] = scores[chosen], doc_ids[chosen]
+                if left:
+                    i += 1
+                else:
+                    j += 1
+        for i in range(size):
+            scores[i], doc_ids[i] = merged_scores[i], merged_ids[i]
+        width *= 2
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def collect(
     scores: FloatArray, limit: np.float32, first_doc: int, keys: KeyArray, count: int
 ) -> int:
@@ -151,4 +181,4 @@ def score_of(key: int) -> float:
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def make_key(score: float, doc_id: int) -> int:
     """Pack a positive score and a document id into a key."""
-    return (np.int64(np.float32(score).view(np.int32)) << 32) | np.int64(ID_MASK - doc_id)
+    return int(np.int64(np.float32(score).view(np.int32)) << 32) | (ID_MASK - int(doc_id))
