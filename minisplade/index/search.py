@@ -130,7 +130,7 @@ def _search_blocks(
     """Answer a few queries from some blocks in one compiled call."""
     from minisplade.kernels.retrieval import search_queries
 
-    k = min(int(options.k), postings.num_docs)
+    k = max(1, min(int(options.k), postings.num_docs))
     doc_ids = np.empty((len(queries), k), dtype=np.int32)
     scores = np.empty((len(queries), k), dtype=np.float32)
     counts = np.empty(len(queries), dtype=np.int64)

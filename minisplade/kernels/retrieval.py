@@ -355,9 +355,7 @@ def search_queries(
         own_weights = weights[offsets[i] : offsets[i + 1]]
         count = check_query(lists, own_ids, own_weights)
         if count == 0:
-            count = -1
-            hopeful = True
-            while count < 0:
+            for attempt in range(2):
                 count = find_candidates(
                     lists,
                     own_ids,
@@ -368,12 +366,13 @@ def search_queries(
                     allowed_ids,
                     first_block,
                     end_block,
-                    hopeful,
+                    attempt == 0,
                     block_scores,
                     keys,
                     spare,
                 )
-                hopeful = False
+                if count >= 0:
+                    break
             count = rank_candidates(
                 lists, own_ids, own_weights, k, keys, count, spare, doc_ids[i], scores[i]
             )
