@@ -250,7 +250,8 @@ def work(name: str) -> None:
     all_cpus = os.sched_getaffinity(0)
     for line in sys.stdin:
         command = json.loads(line)
-        do, answer = command["do"], {}
+        do = command["do"]
+        answer: dict[str, Any] = {}
         if do == "build":
             with tempfile.TemporaryDirectory() as folder:
                 answer = engine.build(_load(command["path"]), folder)
@@ -389,7 +390,7 @@ def brute_force(rows: Rows, queries: Rows, k: int) -> list[tuple[Any, Any]]:
 
 def agreement(found: list[list[int]], truth: list[tuple[Any, Any]], k: int) -> dict[str, float]:
     """Compare with brute force: the same ids in the same order, and recall of scores."""
-    same, recall = 0.0, 0.0
+    same, recall = 0, 0.0
     for ids, (best, scores) in zip(found, truth, strict=True):
         same += ids == best[:k].tolist()
         if len(best):

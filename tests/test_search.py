@@ -203,7 +203,7 @@ def test_search_without_numba_is_the_same(
     vectors = SparseVectors.from_dense(query[None])
     compiled = search(forms(documents, 8)[0], vectors[0], options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_module, "find_spec", lambda name: None)
+        patch.setattr(search_module, "_kernels", lambda: None)
         patch.setattr("minisplade.index.postings.find_spec", lambda name: None)
         for postings in forms(documents, 8):
             for found in (

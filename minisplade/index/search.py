@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minisplade.arrays import FloatArray, IdArray
+from minisplade.arrays import FloatArray, IdArray, OffsetArray
 from minisplade.errors import InputError
 from minisplade.index.filters import EVERYTHING, Filter
 from minisplade.index.postings import Postings
@@ -65,26 +66,38 @@ def search(postings: Postings, query: SparseVector, options: SearchOptions) -> F
     postings and the number of threads; scores may differ in their last bit. Raises InputError for
     a query with terms out of order or weights that are not positive and finite.
     """
-    if find_spec("numba") is None:
+    if _kernels() is None:
         return search_reference(postings, query, options)
     num_blocks = postings.lists.num_blocks
     if options.num_threads > 1 and num_blocks >= 2 * LEAST_BLOCKS:
         return _search_in_threads(postings, query, options)
-    return _search_blocks(postings, as_rows(query), options, 0, num_blocks)[0]
+    return _search_one(postings, query, options, 0, num_blocks)
 
 
 def search_many(
     postings: Postings, queries: SparseVectors, options: SearchOptions
 ) -> Iterator[Found]:
     """Answer each query as search does, in order, sharing queries among threads."""
-    if find_spec("numba") is None:
+    if _kernels() is None:
         yield from (search_reference(postings, query, options) for query in queries)
         return
     starts = range(0, len(queries), QUERIES_PER_CALL)
 
     def answer(start: int) -> list[Found]:
         batch = queries[start : start + QUERIES_PER_CALL]
-        return _search_blocks(postings, batch, options, 0, postings.lists.num_blocks)
+        doc_ids, scores, counts = _search_blocks(
+            postings,
+            (batch.offsets, batch.term_ids, batch.weights),
+            options,
+            0,
+            postings.lists.num_blocks,
+        )
+        return [
+            (doc_ids[i, :count], scores[i, :count])
+            if count >= 0
+            else _refused(postings, batch[i], options)
+            for i, count in enumerate(counts.tolist())
+        ]
 
     threads = _pool(options.num_threads) if options.num_threads > 1 else None
     for found in threads.map(answer, starts) if threads else map(answer, starts):
@@ -99,46 +112,70 @@ def _search_in_threads(postings: Postings, query: SparseVector, options: SearchO
     lists = postings.lists
     threads = min(options.num_threads, lists.num_blocks // LEAST_BLOCKS)
     cuts = np.linspace(0, lists.num_blocks, threads + 1).astype(int).tolist()
-    parts = list(
-        _pool(threads).map(
-            lambda first, end: _search_blocks(postings, as_rows(query), options, first, end)[0],
-            cuts[:-1],
-            cuts[1:],
-        )
-    )
+
+    def find(first_block: int, end_block: int) -> Found:
+        return _search_one(postings, query, options, first_block, end_block)
+
+    parts = list(_pool(threads).map(find, cuts[:-1], cuts[1:]))
     doc_ids = np.concatenate([part for part, _ in parts])
     scores = np.concatenate([part for _, part in parts])
-    if not np.all(np.isfinite(scores) & (scores > 0)):
+    if not np.all((scores > 0) & (scores < np.inf)):
         return search_reference(postings, query, options)
     keys = (scores.view(np.int32).astype(np.int64) << 32) | (ID_MASK - doc_ids)
-    arrays = _readonly(query.term_ids), _readonly(query.weights)
-    best = np.empty(min(int(options.k), postings.num_docs), dtype=np.int32)
+    best = np.empty(min(int(options.k), keys.size), dtype=np.int32)
     best_scores = np.empty(best.size, dtype=np.float32)
-    count = rank_candidates(
-        lists, *arrays, best.size, keys, keys.size, keys.copy(), best, best_scores
+    rank_candidates(
+        lists,
+        np.array(query.term_ids),
+        np.array(query.weights),
+        best.size,
+        keys,
+        keys.size,
+        keys.copy(),
+        best,
+        best_scores,
     )
-    return best[:count], best_scores[:count]
+    return best, best_scores
+
+
+def _search_one(
+    postings: Postings,
+    query: SparseVector,
+    options: SearchOptions,
+    first_block: int,
+    end_block: int,
+) -> Found:
+    """Answer one query from some blocks."""
+    offsets = np.array([0, query.term_ids.size])
+    rows = offsets, query.term_ids, query.weights
+    doc_ids, scores, counts = _search_blocks(postings, rows, options, first_block, end_block)
+    count = counts[0]
+    if count < 0:
+        return _refused(postings, query, options)
+    return doc_ids[0, :count], scores[0, :count]
 
 
 def _search_blocks(
     postings: Postings,
-    queries: SparseVectors,
+    queries: tuple[OffsetArray, IdArray, FloatArray],
     options: SearchOptions,
     first_block: int,
     end_block: int,
-) -> list[Found]:
-    """Answer a few queries from some blocks in one compiled call."""
-    from minisplade.kernels.retrieval import search_queries
+) -> tuple[IdArray, FloatArray, OffsetArray]:
+    """Answer a few queries, in three arrays as in SparseVectors, in one compiled call.
 
+    Returns doc_ids int32 and scores float32, (Q, k), and how many of each row are hits, int64 (Q,).
+    """
     k = max(1, min(int(options.k), postings.num_docs))
-    doc_ids = np.empty((len(queries), k), dtype=np.int32)
-    scores = np.empty((len(queries), k), dtype=np.float32)
-    counts = np.empty(len(queries), dtype=np.int64)
-    search_queries(
+    shape = queries[0].size - 1, k
+    doc_ids, scores = np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.float32)
+    counts = np.empty(shape[0], dtype=np.int64)
+    _kernels().search_queries(
         postings.lists,
-        _readonly(queries.offsets),
-        _readonly(queries.term_ids),
-        _readonly(queries.weights),
+        # Kernels are compiled for each kind of array: copies are always contiguous and writable.
+        np.array(queries[0]),
+        np.array(queries[1]),
+        np.array(queries[2]),
         k,
         float(options.alpha),
         options.allowed.allowed,
@@ -150,12 +187,7 @@ def _search_blocks(
         scores,
         counts,
     )
-    return [
-        (doc_ids[i, :count], scores[i, :count])
-        if count >= 0
-        else _refused(postings, queries[i], options)
-        for i, count in enumerate(counts.tolist())
-    ]
+    return doc_ids, scores, counts
 
 
 def _refused(postings: Postings, query: SparseVector, options: SearchOptions) -> Found:
@@ -214,11 +246,10 @@ def drop_light_terms(
     return shorter, float(sums[dropped - 1]) if dropped else 0.0
 
 
-def _readonly(array: NDArray[Any]) -> NDArray[Any]:
-    """View an array as kernels are compiled for: contiguous, and not to be written."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
+@lru_cache
+def _kernels() -> Any:
+    """Return the compiled functions, or None where Numba is left out, as small machines may."""
+    return import_module("minisplade.kernels.retrieval") if find_spec("numba") else None
 
 
 def _scratch(postings: Postings) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.int64]]:

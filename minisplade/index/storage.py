@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import PostingLists
 from minisplade.errors import InputError
-from minisplade.index.postings import BLOCK_SIZE, Postings, finish_postings, make_postings
+from minisplade.index.postings import Postings, block_size_for, finish_postings, make_postings
 
 FORMAT = "minisplade-index"
 FORMAT_VERSION = 2
@@ -71,16 +71,17 @@ def _from_version_1(arrays: Mapping[str, NDArray[Any]], num_docs: int) -> Postin
         raise InputError("offsets, document ids and impacts disagree about their length")
     if doc_ids.size and not 0 <= doc_ids.min() <= doc_ids.max() < num_docs:
         raise InputError(f"postings name documents outside 0 to {num_docs - 1}")
-    num_terms, num_blocks = offsets.size - 1, -(-num_docs // BLOCK_SIZE)
+    block_size = block_size_for(num_docs)
+    num_terms, num_blocks = offsets.size - 1, -(-num_docs // block_size)
     term_ids = np.repeat(np.arange(num_terms), np.diff(offsets))
-    cells = term_ids * num_blocks + doc_ids // BLOCK_SIZE
+    cells = term_ids * num_blocks + doc_ids // block_size
     if np.any(np.diff(cells) < 0):
         raise InputError("the documents of a term are out of order")
     cell_offsets = np.zeros(num_terms * num_blocks + 1, dtype=np.int64)
     np.cumsum(np.bincount(cells, minlength=cell_offsets.size - 1), out=cell_offsets[1:])
-    local_ids = (doc_ids % BLOCK_SIZE).astype(np.uint16)
+    local_ids = (doc_ids % block_size).astype(np.uint16)
     postings = finish_postings(
-        cell_offsets, local_ids, impacts.astype(np.float32), num_docs, num_terms, BLOCK_SIZE
+        cell_offsets, local_ids, impacts.astype(np.float32), num_docs, num_terms, block_size
     )
     postings.check()
     return postings

@@ -15,7 +15,7 @@ KeyArray = NDArray[np.int64]
 ID_MASK = 0x7FFFFFFF
 SHORT = 48
 """Up to so many keys, insertion sort beats the set-up of the radix sort."""
-RADIX_BITS = 11
+RADIX_BITS = 8
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
