@@ -260,9 +260,9 @@ def work(name: str) -> None:
         elif do == "latency":
             answer["ns"] = []
             for query in queries[command["name"]]:
-                start = time.perf_counter_ns()
+                before = time.perf_counter_ns()
                 engine.search(query, command["k"])
-                answer["ns"].append(time.perf_counter_ns() - start)
+                answer["ns"].append(time.perf_counter_ns() - before)
         elif do == "throughput":
             own = engine.prepare(_load(command["path"]))
             os.sched_setaffinity(0, range(os.cpu_count() or 1))
