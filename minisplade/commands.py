@@ -57,7 +57,6 @@ def encode(options: Namespace) -> None:
 def index(options: Namespace) -> None:
     """Encode documents and write an index file."""
     from minisplade.index import Index
-    from minisplade.vectors import concatenate
 
     _check_output(options.input, options.output)
     skipped = _Skipped(options.skip_bad)
@@ -69,11 +68,10 @@ def index(options: Namespace) -> None:
     texts = [record.text for record in records]
     encoder = _load_encoder(options.model)
     logger.info("encoding %d documents with %r", len(texts), encoder)
-    blocks = list(with_progress(encoder.encode_stream(texts), len(texts)))
+    blocks = with_progress(encoder.encode_stream(texts), len(texts))
     keys = [record.key for record in records]
-    made = Index.from_vectors(
-        concatenate(blocks), keys, None if options.no_texts else texts, encoder
-    )
+    kept = None if options.no_texts else texts
+    made = Index.from_stream(blocks, keys, kept, encoder, compact=options.compact)
     made.save(options.output)
     say(f"{options.output}: {made!r}")
 

@@ -18,7 +18,8 @@ from minisplade.index.filters import EVERYTHING, Filter
 from minisplade.index.postings import Postings, build_postings
 from minisplade.index.search import Found, SearchOptions, drop_light_terms, search, search_many
 from minisplade.index.storage import FORMAT, FORMAT_VERSION, postings_from, stored
-from minisplade.vectors import SparseVector, SparseVectors, concatenate
+from minisplade.index.stream import build_from_stream
+from minisplade.vectors import SparseVector, SparseVectors
 
 
 class Encoder(Protocol):
@@ -128,21 +129,40 @@ class Index:
         return cls(build_postings(vectors.check(), compact), keys, texts, encoder)
 
     @classmethod
+    def from_stream(
+        cls,
+        blocks: Iterable[SparseVectors],
+        keys: Sequence[str] | None = None,
+        texts: Sequence[str] | None = None,
+        encoder: Encoder | None = None,
+        *,
+        compact: bool = False,
+    ) -> Index:
+        """Index vectors that come in blocks, without holding them all; else as from_vectors."""
+        postings = build_from_stream(blocks, compact)
+        keys = [str(i) for i in range(postings.num_docs)] if keys is None else list(keys)
+        _check_documents(keys, texts, postings.num_docs)
+        return cls(postings, keys, texts, encoder)
+
+    @classmethod
     def from_texts(
         cls,
         texts: Iterable[str],
         encoder: Encoder,
         keys: Sequence[str] | None = None,
         keep_texts: bool = True,
+        *,
+        compact: bool = False,
     ) -> Index:
         """Encode documents and index them; keep_texts lets hits show them. Raises InputError."""
         texts = list(texts)
+        if not texts:
+            raise InputError("there are no texts to index")
         if keys is not None:
             _check_documents(keys, None, len(texts))  # before hours of encoding
-        blocks = list(encoder.encode_stream(texts))
-        if not blocks:
-            raise InputError("there are no texts to index")
-        return cls.from_vectors(concatenate(blocks), keys, texts if keep_texts else None, encoder)
+        blocks = encoder.encode_stream(texts)
+        kept = texts if keep_texts else None
+        return cls.from_stream(blocks, keys, kept, encoder, compact=compact)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], encoder: Encoder | None = None) -> Index:

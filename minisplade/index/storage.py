@@ -74,9 +74,9 @@ def _from_version_1(arrays: Mapping[str, NDArray[Any]], num_docs: int) -> Postin
     block_size = block_size_for(num_docs)
     num_terms, num_blocks = offsets.size - 1, -(-num_docs // block_size)
     term_ids = np.repeat(np.arange(num_terms), np.diff(offsets))
-    cells = term_ids * num_blocks + doc_ids // block_size
-    if np.any(np.diff(cells) < 0):
+    if np.any(np.diff(term_ids * num_docs + doc_ids) <= 0):
         raise InputError("the documents of a term are out of order")
+    cells = term_ids * num_blocks + doc_ids // block_size
     cell_offsets = np.zeros(num_terms * num_blocks + 1, dtype=np.int64)
     np.cumsum(np.bincount(cells, minlength=cell_offsets.size - 1), out=cell_offsets[1:])
     local_ids = (doc_ids % block_size).astype(np.uint16)

@@ -36,7 +36,7 @@ OUT_OF_RANGE, BAD_QUERY = -1, -2
 WAITING_SHARE = 0.15
 """Lists wait while together they could lift a document by less than this share of the floor."""
 
-WAITING_LENGTH = 60
+WAITING_LENGTH = 200
 """A list waits only where it has this many postings for each of the k documents to look up."""
 
 LOOKUP_COST = 16
