@@ -123,6 +123,11 @@ def test_cells_and_single_documents(documents: np.ndarray, block_size: int) -> N
                 for place, impact in enumerate(own[:, term]):
                     slot = scoring.slot_of(lists, term * lists.num_blocks + block, place)
                     assert (scoring.impact_at(lists, slot) if slot >= 0 else 0) == impact
+        doc_ids = np.arange(0, len(documents), 2)
+        found = np.empty(doc_ids.size)
+        scoring.exact_scores(lists, term_ids, weights, doc_ids, found)
+        singly = [scoring.exact_score(lists, term_ids, weights, doc_id) for doc_id in doc_ids]
+        assert found.tolist() == singly
         for doc_id, document in enumerate(documents.astype(np.float64)):
             exact = scoring.exact_score(lists, term_ids, weights, doc_id)
             assert exact == naive.search(document[None], np.ones(5), 1)[1][0] if exact else True

@@ -11,7 +11,15 @@ from numba import njit
 from numpy.typing import NDArray
 
 from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
-from minisplade.kernels.scoring import STAGE, add_cell, exact_score, impact_at, slot_of
+from minisplade.kernels.scoring import (
+    LOOKUP_COST,
+    STAGE,
+    add_cell,
+    exact_score,
+    exact_scores,
+    impact_at,
+    slot_of,
+)
 from minisplade.kernels.selection import (
     ID_MASK,
     KeyArray,
@@ -38,9 +46,6 @@ WAITING_SHARE = 0.15
 
 WAITING_LENGTH = 200
 """A list waits only where it has this many postings for each of the k documents to look up."""
-
-LOOKUP_COST = 16
-"""Looking up one document in a cell takes as long as adding so many postings."""
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -283,15 +288,18 @@ def rank_candidates(
     if count > k:
         kth = score_of(partition_largest(keys, count, k))
         count = keep_promising(keys, count, k, kth * (1 - slack))
-    sort_descending(keys, count, spare)
     found = min(k, count)
+    if lists.impacts.size == 0:
+        # The compact form's sums leave out the last bits of impacts, so none of them is final.
+        rank_close(lists, term_ids, weights, keys[:count], doc_ids, scores)
+        return found
+    sort_descending(keys, count, spare)
     start = 0
     while start < found:
         end = start + 1
         while end < count and score_of(keys[end]) >= score_of(keys[end - 1]) * (1 - slack):
             end += 1
-        # The compact form's sums leave out the last bits of impacts, so none of them is final.
-        if end - start == 1 and lists.impacts.size:
+        if end - start == 1:
             doc_ids[start] = ID_MASK - (keys[start] & ID_MASK)
             scores[start] = score_of(keys[start])
         else:
@@ -315,8 +323,15 @@ def rank_close(
     """
     close_ids = ID_MASK - (keys & ID_MASK)
     exact = np.empty(close_ids.size, np.float64)
-    for i in range(close_ids.size):
-        exact[i] = exact_score(lists, term_ids, weights, close_ids[i])
+    length = 0
+    for j in range(term_ids.size):
+        cell = np.int64(term_ids[j]) * lists.num_blocks
+        length += lists.offsets[cell + lists.num_blocks] - lists.offsets[cell]
+    if close_ids.size * term_ids.size * LOOKUP_COST > length + lists.num_docs:
+        exact_scores(lists, term_ids, weights, close_ids, exact)
+    else:
+        for i in range(close_ids.size):
+            exact[i] = exact_score(lists, term_ids, weights, close_ids[i])
     sort_exactly(exact, close_ids)
     for i in range(min(close_ids.size, doc_ids.size)):
         doc_ids[i] = close_ids[i]
