@@ -126,7 +126,7 @@ class Index:
         """
         keys = [str(i) for i in range(len(vectors))] if keys is None else list(keys)
         _check_documents(keys, texts, len(vectors))
-        return cls(build_postings(vectors.check(), compact), keys, texts, encoder)
+        return cls(build_postings(vectors, compact), keys, texts, encoder)
 
     @classmethod
     def from_stream(

@@ -68,7 +68,7 @@ def _pieces(blocks: Iterable[SparseVectors], size: int) -> Iterator[SparseVector
     waiting: list[SparseVectors] = []
     rows, started = 0, False
     for block in blocks:
-        waiting.append(block.check())
+        waiting.append(block)
         rows += len(block)
         while rows >= size:
             joined = concatenate(waiting)
