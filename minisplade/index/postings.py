@@ -220,8 +220,8 @@ def _check(vectors: SparseVectors) -> None:
         from minisplade.kernels.building import are_sound
 
         arrays = vectors.offsets, vectors.term_ids, vectors.weights
-        kinds = [(array.dtype, array.ndim) for array in arrays]
-        if kinds == [(np.int64, 1), (np.int32, 1), (np.float32, 1)]:
+        kinds = [(array.dtype.name, array.ndim) for array in arrays]
+        if kinds == [("int64", 1), ("int32", 1), ("float32", 1)]:
             same_size = vectors.term_ids.size == vectors.weights.size
             if same_size and are_sound(*arrays, vectors.num_terms):
                 return
