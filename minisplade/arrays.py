@@ -33,6 +33,10 @@ class PostingLists(NamedTuple):
     codes: NDArray[np.uint16]  # uint16 (P,) in the compact form, or (0,)
     rests: NDArray[np.uint16]  # as codes: an impact has the bits base + (code << shift) + rest
     peaks: FloatArray  # float32 (V,), the largest impact of each term
+    rows: (
+        FloatArray  # float32 (H, num_blocks * block_size), impacts of H frequent terms, with zeros
+    )
+    row_of: IdArray  # int32 (V,), the row of each term in rows, or -1
     smallest: float  # the smallest of all impacts
     base: int
     shift: int

@@ -10,7 +10,7 @@ from conftest import GOLDEN
 from minisplade import Hit, Index, IndexFormatError, InputError, SparseEncoder, SparseVectors
 from minisplade.arrays import PostingLists
 from minisplade.files import write_arrays
-from minisplade.index.postings import build_postings, make_postings
+from minisplade.index.postings import build_postings, make_postings, no_rows
 from minisplade.index.stream import build_from_stream
 
 DENSE = np.array([[0, 2, 1], [3, 0, 0], [0, 0, 0], [0, 2, 1]], dtype=np.float32)
@@ -260,6 +260,7 @@ def test_slots_beyond_32_bits(tmp_path: Path) -> None:
         codes=none,
         rests=none,
         peaks=np.array([1, 4], np.float32),
+        **no_rows(2),
         smallest=1.0,
         base=0,
         shift=0,

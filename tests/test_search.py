@@ -55,7 +55,8 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, SearchOptions]:
 
 def forms(documents: np.ndarray, block_size: int) -> list[Postings]:
     plain = build_postings(SparseVectors.from_dense(documents), block_size=block_size)
-    return [plain, plain.to_compact()]
+    rows = plain.with_rows(1e6)
+    return [plain, plain.to_compact(), rows, rows.to_compact()]
 
 
 def expected(

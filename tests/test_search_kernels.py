@@ -139,7 +139,7 @@ def test_cells_and_single_documents(documents: np.ndarray, block_size: int) -> N
     plain = build_postings(SparseVectors.from_dense(documents), block_size=block_size)
     stage = np.empty(scoring.STAGE, np.int32)
     term_ids, weights = np.arange(5, dtype=np.int32), np.ones(5, np.float32)
-    for postings in (plain, plain.to_compact()):
+    for postings in (plain, plain.to_compact(), plain.with_rows(1e6)):
         lists = postings.lists
         for block in range(lists.num_blocks):
             own = documents[block * block_size : (block + 1) * block_size]

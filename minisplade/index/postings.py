@@ -19,6 +19,12 @@ BLOCK_SIZE = 32_768
 LONGEST_BLOCK = 65_536
 MOST_DOCUMENTS = 2**31 - 1
 
+ROW_SHARE = 0.25
+"""A term in at least this share of all documents is worth a row with all of them."""
+
+ROW_BYTES = 0.35
+"""Rows may take so many bytes for each posting."""
+
 
 @dataclass(frozen=True, slots=True)
 class Postings:
@@ -134,12 +140,29 @@ class Postings:
         base, shift = cut_of(self.lists.smallest, self.lists.peaks)
         bits = self.lists.impacts.view(np.int32) - np.int32(base)
         none = np.zeros(0, dtype=np.float32)
-        codes, rests = (bits >> shift).astype(np.uint16), (bits & ((1 << shift) - 1))
+        rests = (bits & ((1 << shift) - 1)).astype(np.uint16)
+        codes = (bits >> shift).astype(np.uint16)
         return make_postings(
-            self.lists._replace(
-                impacts=none, codes=codes, rests=rests.astype(np.uint16), base=base, shift=shift
-            )
+            self.lists._replace(impacts=none, codes=codes, rests=rests, base=base, shift=shift)
         )
+
+    def with_rows(self, bytes_per_posting: float = ROW_BYTES) -> Postings:
+        """Return the same postings with a row for each of the most frequent terms."""
+        lists = self.lists
+        width = lists.num_blocks * lists.block_size
+        if not self.num_postings:
+            return self
+        lengths = np.diff(lists.offsets[:: lists.num_blocks])
+        most = int(bytes_per_posting * self.num_postings // (4 * width))
+        frequent = np.argsort(-lengths, kind="stable")[:most]
+        frequent = frequent[lengths[frequent] >= ROW_SHARE * lists.num_docs]
+        rows = np.zeros((frequent.size, width), dtype=np.float32)
+        for row, term_id in zip(rows, frequent.tolist(), strict=True):
+            doc_ids, impacts = self.list_of(term_id)
+            row[doc_ids] = impacts
+        row_of = np.full(self.num_terms, -1, dtype=np.int32)
+        row_of[frequent] = np.arange(frequent.size, dtype=np.int32)
+        return make_postings(lists._replace(rows=rows, row_of=row_of))
 
 
 def cut_of(smallest: float, peaks: FloatArray) -> tuple[int, int]:
@@ -196,7 +219,7 @@ def finish_postings(
     """Complete the arrays of a transpose by what searching wants to know beforehand."""
     num_blocks = -(-num_docs // block_size)
     none = np.zeros(0, dtype=np.uint16)
-    return make_postings(
+    postings = make_postings(
         PostingLists(
             offsets=offsets,
             local_ids=local_ids,
@@ -204,6 +227,7 @@ def finish_postings(
             codes=none,
             rests=none,
             peaks=_peaks(offsets, impacts, num_blocks, num_terms),
+            **no_rows(num_terms),
             smallest=float(impacts.min()) if impacts.size else 0.0,
             base=0,
             shift=0,
@@ -212,6 +236,15 @@ def finish_postings(
             block_size=block_size,
         )
     )
+    return postings.with_rows()
+
+
+def no_rows(num_terms: int) -> dict[str, NDArray[Any]]:
+    """Return the two arrays of rows for postings that have none."""
+    return {
+        "rows": np.zeros((0, 0), dtype=np.float32),
+        "row_of": np.full(num_terms, -1, dtype=np.int32),
+    }
 
 
 def _check(vectors: SparseVectors) -> None:

@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import PostingLists
 from minisplade.errors import InputError
-from minisplade.index.postings import Postings, block_size_for, finish_postings, make_postings
+from minisplade.index.postings import (
+    Postings,
+    block_size_for,
+    finish_postings,
+    make_postings,
+    no_rows,
+)
 
 FORMAT = "minisplade-index"
 FORMAT_VERSION = 2
@@ -34,7 +40,7 @@ def stored(postings: Postings) -> tuple[Arrays, dict[str, str]]:
 
 
 def postings_from(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> Postings:
-    """Undo stored, without reading the arrays where they are mapped.
+    """Undo stored; of mapped arrays only the offsets and ids are read, to check them.
 
     Raises InputError, KeyError or ValueError for contents that do not fit together.
     """
@@ -50,6 +56,7 @@ def postings_from(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str
     postings = make_postings(
         PostingLists(
             **{name: arrays[name] for name in DTYPES},
+            **no_rows(arrays["peaks"].size),
             smallest=smallest,
             base=int(metadata["base"]),
             shift=int(metadata["shift"]),
@@ -59,7 +66,7 @@ def postings_from(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str
         )
     )
     postings.check()
-    return postings
+    return postings.with_rows()
 
 
 def _from_version_1(arrays: Mapping[str, NDArray[Any]], num_docs: int) -> Postings:

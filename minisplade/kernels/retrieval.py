@@ -17,8 +17,7 @@ from minisplade.kernels.scoring import (
     add_cell,
     exact_score,
     exact_scores,
-    impact_at,
-    slot_of,
+    impact_of,
 )
 from minisplade.kernels.selection import (
     ID_MASK,
@@ -41,7 +40,7 @@ LARGEST, SMALLEST = 1e37, 1e-36
 OUT_OF_RANGE, BAD_QUERY = -1, -2
 """What search_query returns instead of a count."""
 
-WAITING_SHARE = 0.15
+WAITING_SHARE = 0.3
 """Lists wait while together they could lift a document by less than this share of the floor."""
 
 WAITING_LENGTH = 200
@@ -181,10 +180,8 @@ def find_candidates(
             length = lists.offsets[cell + 1] - lists.offsets[cell]
             if few and (place - start) * LOOKUP_COST < length:
                 for a in range(start, place):
-                    local_id = allowed_ids[a] - first_doc
-                    slot = slot_of(lists, cell, local_id)
-                    if slot >= 0:
-                        scores[local_id] += weights[j] * np.float32(impact_at(lists, slot))
+                    impact = impact_of(lists, term_ids[j], allowed_ids[a])
+                    scores[allowed_ids[a] - first_doc] += weights[j] * np.float32(impact)
             else:
                 add_cell(lists, term_ids[j], block, weights[j], scores, stage)
         bar = floor
@@ -256,13 +253,8 @@ def look_up(
     """Add one term to the scores in keys, but not to those of blocks up to complete_block."""
     for i in range(count):
         doc_id = ID_MASK - (keys[i] & ID_MASK)
-        block = doc_id // lists.block_size
-        if block <= complete_block:
-            continue
-        cell = np.int64(term_id) * lists.num_blocks + block
-        slot = slot_of(lists, cell, doc_id - block * lists.block_size)
-        if slot >= 0:
-            share = np.float32(weight) * np.float32(impact_at(lists, slot))
+        if doc_id // lists.block_size > complete_block:
+            share = np.float32(weight) * np.float32(impact_of(lists, term_id, doc_id))
             keys[i] = make_key(np.float32(score_of(keys[i])) + share, doc_id)
     return count
 
