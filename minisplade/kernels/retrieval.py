@@ -109,7 +109,7 @@ def relative_slack(lists: PostingLists, num_lists: int) -> float:
     A sum of m positive products, each rounded, is off by at most a factor 1 + m * UNIT (Higham
     2002, section 3.1), and the compact form's impacts are low by 2 ** (shift - 23) at most.
     """
-    slack = 2.5 * (num_lists + 2) * UNIT
+    slack = 2.01 * (num_lists + 1) * UNIT
     if lists.impacts.size == 0:
         slack += 2.0 ** (lists.shift - 23)
     return slack
@@ -192,11 +192,12 @@ def find_candidates(
                 for i in range(own):
                     scores[i] *= np.float32(allowed[first_doc + i])
             # The first block sets the floor: k of its documents reach that, or, as a guess to be
-            # checked at the end, its share of them.
+            # checked at the end, twice its share of them and some more. Related documents are
+            # often neighbours: of 400 queries, one in a hundred has more hits there than that.
             rank = k
             if hopeful and not filtered:
-                blocks = max(1.0, (end_block - first_block) * size / own)
-                rank = min(k, int(2 * k / blocks) + 3)
+                share = k * own / ((end_block - first_block) * size)
+                rank = min(k, int(2 * share + 6 * np.sqrt(share)) + 1)
             floor = max(floor, score_of_rank(scores, rank, spare) * (1 - slack))
             if rank < k:
                 guess = floor
