@@ -23,6 +23,7 @@ from minisplade.kernels.selection import (
     ID_MASK,
     KeyArray,
     collect,
+    collect_listed,
     make_key,
     partition_largest,
     score_of,
@@ -127,6 +128,72 @@ def keep_promising(keys: KeyArray, count: int, k: int, least: float) -> int:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def score_block(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    order: OffsetArray,
+    block: int,
+    allowed_ids: IdArray,
+    few: bool,
+    scores: FloatArray,
+) -> None:
+    """Score the documents of a block by the lists in order.
+
+    order: int64, places in the query; allowed_ids: int32, the only documents that matter, where
+    they are few; scores: float32, what they and perhaps others score, 0 for the rest.
+    """
+    stage = np.empty(STAGE, np.int32)
+    first_doc = block * lists.block_size
+    scores[:] = 0
+    for j in order:
+        cell = np.int64(term_ids[j]) * lists.num_blocks + block
+        length = lists.offsets[cell + 1] - lists.offsets[cell]
+        if few and allowed_ids.size * LOOKUP_COST < length:
+            for doc_id in allowed_ids:
+                impact = np.float32(impact_of(lists, term_ids[j], doc_id))
+                scores[doc_id - first_doc] += weights[j] * impact
+        else:
+            add_cell(lists, term_ids[j], block, weights[j], scores, stage)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def guessed_rank(k: int, share: float) -> int:
+    """Guess a rank in the first block whose score all k best documents reach.
+
+    share: how many of them are there if they are spread evenly. Related documents are often
+    neighbours, so it takes twice as many and some more: of 400 queries over passages of books, one
+    in a hundred had more than that in the first quarter.
+    """
+    return min(k, int(2 * share + 6 * np.sqrt(share)) + 1)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def count_waiting(
+    lists: PostingLists,
+    term_ids: IdArray,
+    order: OffsetArray,
+    bounds: NDArray[np.float64],
+    most: float,
+    first_block: int,
+    end_block: int,
+    k: int,
+) -> int:
+    """Count how many lists, the first in order, had better wait while other blocks are scored.
+
+    order and bounds: from order_lists; most: what they may add together.
+    """
+    waiting = 0
+    while waiting < order.size and bounds[waiting + 1] <= most:
+        cell = np.int64(term_ids[order[waiting]]) * lists.num_blocks
+        length = lists.offsets[cell + end_block] - lists.offsets[cell + first_block]
+        if length < WAITING_LENGTH * k:
+            break
+        waiting += 1
+    return waiting
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def find_candidates(
     lists: PostingLists,
     term_ids: IdArray,
@@ -149,97 +216,58 @@ def find_candidates(
     block; keys: int64, room for a block more than there are documents; spare: as keys. Returns
     the number of keys, or -1 where the guess failed.
     """
-    m = term_ids.size
-    order = np.empty(m, np.int64)
-    bounds = np.empty(m + 1, np.float64)
-    stage = np.empty(STAGE, np.int32)
-    m = order_lists(lists, term_ids, weights, order, bounds)
-    slack = relative_slack(lists, m)
-    size = lists.block_size
+    order = np.empty(term_ids.size, np.int64)
+    bounds = np.empty(term_ids.size + 1, np.float64)
+    num_lists = order_lists(lists, term_ids, weights, order, bounds)
+    order = order[:num_lists]
+    slack = relative_slack(lists, num_lists)
     filtered = allowed.size > 0
-    place = 0  # in allowed_ids
-    if filtered:
-        place = int(np.searchsorted(allowed_ids, first_block * size))
+    place = int(np.searchsorted(allowed_ids, first_block * lists.block_size))
     floor, guess = 0.0, 0.0
     waiting, count, complete_block = 0, 0, -1
     for block in range(first_block, end_block):
-        first_doc = block * size
-        own = min(size, lists.num_docs - first_doc)
-        few = False
-        if filtered:
-            start = place
-            while place < allowed_ids.size and allowed_ids[place] < first_doc + own:
-                place += 1
-            if start == place:
-                continue
-            few = (place - start) * LOOKUP_COST < own
-        scores[:] = 0
-        for i in range(waiting, m):
-            j = order[i]
-            cell = np.int64(term_ids[j]) * lists.num_blocks + block
-            length = lists.offsets[cell + 1] - lists.offsets[cell]
-            if few and (place - start) * LOOKUP_COST < length:
-                for a in range(start, place):
-                    impact = impact_of(lists, term_ids[j], allowed_ids[a])
-                    scores[allowed_ids[a] - first_doc] += weights[j] * np.float32(impact)
-            else:
-                add_cell(lists, term_ids[j], block, weights[j], scores, stage)
-        bar = floor
-        if complete_block >= 0:
-            bar = floor / alpha
-        elif not few:
-            if filtered:
-                for i in range(own):
-                    scores[i] *= np.float32(allowed[first_doc + i])
-            # The first block sets the floor: k of its documents reach that, or, as a guess to be
-            # checked at the end, twice its share of them and some more. Related documents are
-            # often neighbours: of 400 queries, one in a hundred has more hits there than that.
-            rank = k
-            if hopeful and not filtered:
-                share = k * own / ((end_block - first_block) * size)
-                rank = min(k, int(2 * share + 6 * np.sqrt(share)) + 1)
-            floor = max(floor, score_of_rank(scores, rank, spare) * (1 - slack))
-            if rank < k:
-                guess = floor
+        first_doc = block * lists.block_size
+        own = min(lists.block_size, lists.num_docs - first_doc)
+        start = place
+        while place < allowed_ids.size and allowed_ids[place] < first_doc + own:
+            place += 1
+        if filtered and start == place:
+            continue
+        own_ids = allowed_ids[start:place]
+        few = filtered and own_ids.size * LOOKUP_COST < own
+        score_block(lists, term_ids, weights, order[waiting:], block, own_ids, few, scores)
+        if filtered and not few:
+            for i in range(own):
+                scores[i] *= np.float32(allowed[first_doc + i])
+        bar = floor / alpha
+        if complete_block < 0:
+            if not few:
+                share = k * own / ((end_block - first_block) * lists.block_size)
+                rank = guessed_rank(k, share) if hopeful and not filtered else k
+                floor = max(floor, score_of_rank(scores, rank, spare) * (1 - slack))
+                guess = floor if rank < k else 0.0
             bar = floor
         limit = np.float32(max((bar - bounds[waiting]) * (1 - slack), SMALLEST / 2))
         if few:
-            for a in range(start, place):
-                score = scores[allowed_ids[a] - first_doc]
-                if score >= limit:
-                    keys[count] = make_key(score, allowed_ids[a])
-                    count += 1
+            count = collect_listed(scores, limit, first_doc, own_ids, keys, count)
         else:
-            if filtered and complete_block >= 0:
-                for i in range(own):
-                    scores[i] *= np.float32(allowed[first_doc + i])
             count = collect(scores, limit, first_doc, keys, count)
         if count >= k and (complete_block < 0 or count > k + k // 4 + 16):
-            kth = score_of(partition_largest(keys, count, k))
-            floor = max(floor, kth * (1 - slack))
+            floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
             count = keep_promising(keys, count, k, floor - bounds[waiting])
         if complete_block < 0 and floor > 0:
             complete_block = block
-            while waiting < m and bounds[waiting + 1] <= WAITING_SHARE * floor / alpha:
-                cell = np.int64(term_ids[order[waiting]]) * lists.num_blocks
-                length = lists.offsets[cell + end_block] - lists.offsets[cell + block]
-                if length < WAITING_LENGTH * k:
-                    break
-                waiting += 1
+            most = WAITING_SHARE * floor / alpha
+            waiting = count_waiting(lists, term_ids, order, bounds, most, block, end_block, k)
     for i in range(waiting - 1, -1, -1):
         if count >= k:
-            kth = score_of(partition_largest(keys, count, k))
-            floor = max(floor, kth * (1 - slack))
+            floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
             count = keep_promising(keys, count, k, floor - bounds[i + 1])
-        count = look_up(lists, term_ids[order[i]], weights[order[i]], complete_block, keys, count)
-    if count >= k:
-        kth = score_of(partition_largest(keys, count, k))
-        if kth < guess:
-            return -1
-        count = keep_promising(keys, count, k, kth * (1 - slack))
-    elif guess > 0:
-        return -1
-    return count
+        look_up(lists, term_ids[order[i]], weights[order[i]], complete_block, keys, count)
+    if count < k:
+        return -1 if guess > 0 else count
+    kth = score_of(partition_largest(keys, count, k))
+    return -1 if kth < guess else keep_promising(keys, count, k, kth * (1 - slack))
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -250,14 +278,13 @@ def look_up(
     complete_block: int,
     keys: KeyArray,
     count: int,
-) -> int:
+) -> None:
     """Add one term to the scores in keys, but not to those of blocks up to complete_block."""
     for i in range(count):
         doc_id = ID_MASK - (keys[i] & ID_MASK)
         if doc_id // lists.block_size > complete_block:
             share = np.float32(weight) * np.float32(impact_of(lists, term_id, doc_id))
             keys[i] = make_key(np.float32(score_of(keys[i])) + share, doc_id)
-    return count
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from minisplade.arrays import FloatArray
+from minisplade.arrays import FloatArray, IdArray
 
 KeyArray = NDArray[np.int64]
 
@@ -145,6 +145,24 @@ def collect(
                     doc_id = first_doc + start + i
                     keys[count] = (np.int64(run[i]) << 32) | np.int64(ID_MASK - doc_id)
                     count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def collect_listed(
+    scores: FloatArray,
+    limit: np.float32,
+    first_doc: int,
+    doc_ids: IdArray,
+    keys: KeyArray,
+    count: int,
+) -> int:
+    """Do as collect, for the documents in doc_ids, int32, alone."""
+    for doc_id in doc_ids:
+        score = scores[doc_id - first_doc]
+        if score >= limit:
+            keys[count] = make_key(score, doc_id)
+            count += 1
     return count
 
 
