@@ -233,8 +233,11 @@ def drop_light_terms(
 
     Returns the shorter query and the most that a score can lose by it.
     """
-    as_rows(query).check()
     lists = postings.lists
+    ids, weights = query.term_ids, query.weights
+    in_range = not ids.size or 0 <= ids.min() <= ids.max() < lists.peaks.size
+    if not (in_range and np.all((weights > 0) & (weights < np.inf))):
+        as_rows(query).check()  # which says what is wrong
     bounds = query.weights.astype(np.float64) * lists.peaks[query.term_ids]
     first = query.term_ids.astype(np.int64) * lists.num_blocks
     lengths = lists.offsets[first + lists.num_blocks] - lists.offsets[first]
