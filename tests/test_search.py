@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import naive
 import numpy as np
@@ -151,6 +153,19 @@ def test_lists_that_wait_change_nothing(
         assert found.tolist() == pytest.approx(scores, rel=2e-6)
         threads = replace(options, num_threads=2)
         assert search(postings, vector, threads)[0].tolist() == best
+
+
+def test_several_python_threads_may_search_at_once() -> None:
+    documents, _ = many_documents()
+    queries = SparseVectors.from_dense(many_documents(seed=6)[0][:40])
+    for postings in forms(documents, 128)[:2]:
+        alone = [search(postings, query, SearchOptions(7)) for query in queries]
+        with ThreadPoolExecutor(4) as pool:
+            answer = partial(search, postings, options=SearchOptions(7))
+            together = pool.map(answer, queries)
+            for (doc_ids, scores), (expected_ids, expected) in zip(together, alone, strict=True):
+                assert doc_ids.tolist() == expected_ids.tolist()
+                assert scores.tolist() == expected.tolist()
 
 
 def test_a_wrong_guess_from_the_first_block_is_made_good() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -276,3 +277,7 @@ def _scratch(postings: Postings) -> tuple[FloatArray, NDArray[np.int64], NDArray
 def _pool(num_threads: int) -> ThreadPoolExecutor:
     """Return threads that stay, so that their scratch does too."""
     return ThreadPoolExecutor(num_threads, thread_name_prefix="minisplade")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
