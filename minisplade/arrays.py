@@ -6,7 +6,7 @@ F  feed-forward size       V  vocabulary size: one dimension of a sparse vector 
 N  documents               P  postings or non-zero weights        Q  queries
 """
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,3 +22,28 @@ HalfArray: TypeAlias = NDArray[np.int16]
 
 Params: TypeAlias = dict[str, FloatArray]
 """The weights of a model by name, such as "layers.0.attention.query.weight"."""
+
+
+class PostingLists(NamedTuple):
+    """The posting lists of all terms, as kernels take them.
+
+    Documents fall into blocks of block_size; a cell is one term in one block. Cell
+    term * num_blocks + block owns slots offsets[cell]:offsets[cell + 1] of the other arrays.
+    """
+
+    offsets: OffsetArray  # int64 (V * num_blocks + 1,)
+    local_ids: NDArray[np.uint16]  # uint16 (P,), document ids less those of the block's first
+    impacts: FloatArray  # float32 (P,), or (0,) in the compact form
+    codes: NDArray[np.uint16]  # uint16 (P,) in the compact form, or (0,)
+    rests: NDArray[np.uint16]  # as codes: an impact has the bits base + (code << shift) + rest
+    peaks: FloatArray  # float32 (V,), the largest impact of each term
+    rows: (
+        FloatArray  # float32 (H, num_blocks * block_size), impacts of H frequent terms, with zeros
+    )
+    row_of: IdArray  # int32 (V,), the row of each term in rows, or -1
+    smallest: float  # the smallest of all impacts
+    base: int
+    shift: int
+    num_docs: int
+    num_blocks: int
+    block_size: int

@@ -102,6 +102,9 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("input", help=INPUT_HELP)
     command.add_argument("-o", "--output", required=True, help="the index file to write")
     command.add_argument("--no-texts", action="store_true", help="do not keep the texts for hits")
+    command.add_argument(
+        "--compact", action="store_true", help="search in two thirds of the memory, but slower"
+    )
     _add_input_options(command)
     _add_model_option(command)
 

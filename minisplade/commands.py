@@ -57,7 +57,6 @@ def encode(options: Namespace) -> None:
 def index(options: Namespace) -> None:
     """Encode documents and write an index file."""
     from minisplade.index import Index
-    from minisplade.vectors import concatenate
 
     _check_output(options.input, options.output)
     skipped = _Skipped(options.skip_bad)
@@ -69,11 +68,10 @@ def index(options: Namespace) -> None:
     texts = [record.text for record in records]
     encoder = _load_encoder(options.model)
     logger.info("encoding %d documents with %r", len(texts), encoder)
-    blocks = list(with_progress(encoder.encode_stream(texts), len(texts)))
+    blocks = with_progress(encoder.encode_stream(texts), len(texts))
     keys = [record.key for record in records]
-    made = Index.from_vectors(
-        concatenate(blocks), keys, None if options.no_texts else texts, encoder
-    )
+    kept = None if options.no_texts else texts
+    made = Index.from_stream(blocks, keys, kept, encoder, compact=options.compact)
     made.save(options.output)
     say(f"{options.output}: {made!r}")
 
@@ -128,7 +126,7 @@ def demo(options: Namespace) -> None:
         version = f"Python {sys.version.split()[0]}"
         say(f"Indexing the documentation of {version}'s standard library (once) ...")
         ready = build_demo_index(encoder, show_progress_bar=sys.stderr.isatty())
-        say(f"Done: {len(ready)} docstrings, {ready.postings.doc_ids.size} postings.")
+        say(f"Done: {len(ready)} docstrings, {ready.postings.num_postings} postings.")
     question = " ".join(options.question).strip()
     for number, text in enumerate([question] if question else QUESTIONS, start=1):
         _answer(ready, encoder, Record(str(number), text), options.k, options.json)

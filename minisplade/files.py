@@ -20,6 +20,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype("<u2"),  # NumPy has no bfloat16: the raw bits
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
+    "U16": np.dtype("<u2"),
     "U8": np.dtype("u1"),
     # No file of ours has these; they are read so that errors can name them.
     "F64": np.dtype("<f8"),

@@ -40,23 +40,8 @@ def top_k(scores: Sequence[float], k: int) -> list[int]:
 
 
 def search(documents: Floats, query: Floats, k: int) -> tuple[list[int], list[float]]:
-    """Compare a dense query (V,) with every dense document (N, V)."""
-    scores = [float(document @ query) for document in documents]
+    """Compare a dense query (V,) with every dense document (N, V), term after term."""
+    pairs = [zip(document.tolist(), query.tolist(), strict=True) for document in documents]
+    scores = [sum(impact * weight for impact, weight in pair) for pair in pairs]
     best = top_k(scores, k)
     return best, [scores[place] for place in best]
-
-
-def add_scores(
-    offsets: NDArray[np.int64],
-    doc_ids: NDArray[np.int32],
-    impacts: NDArray[np.float32],
-    term_ids: NDArray[np.int32],
-    weights: NDArray[np.float32],
-    num_docs: int,
-) -> Floats:
-    """Score documents from postings, in float64."""
-    scores = np.zeros(num_docs)
-    for term_id, weight in zip(term_ids, weights, strict=True):
-        for slot in range(offsets[term_id], offsets[term_id + 1]):
-            scores[doc_ids[slot]] += float(weight) * float(impacts[slot])
-    return scores

@@ -1,24 +1,146 @@
-"""Scoring documents from postings, and keeping the best."""
+"""What queries read from posting lists: whole cells, or the impacts of single documents."""
 
-from minisplade.arrays import FloatArray, IdArray, OffsetArray
-from minisplade.kernels.compiler import kernel
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
+
+LOOKUP_COST = 100
+"""Looking up one document in a cell takes as long as adding so many postings."""
+
+STAGE = 256
+"""Impacts of the compact form that are turned into floats at a time."""
 
 
-@kernel
-def add_scores(
-    offsets: OffsetArray,
-    doc_ids: IdArray,
-    impacts: FloatArray,
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def add_cell(
+    lists: PostingLists, term_id: int, block: int, weight: float, scores: FloatArray, stage: IdArray
+) -> None:
+    """Add weight times impact of every posting in one cell into scores.
+
+    scores: float32, those of the block's documents; stage: int32 (STAGE,), scratch. The compact
+    form adds the least impact that its codes allow for.
+    """
+    row = lists.row_of[term_id]
+    if row >= 0:  # many documents at a time beat few documents one by one
+        first = block * lists.block_size
+        whole = lists.rows[row, first : first + lists.block_size]
+        for i in range(whole.size):
+            scores[i] += np.float32(weight) * whole[i]
+        return
+    cell = np.int64(term_id) * lists.num_blocks + block
+    # Whole numbers without a sign spare the test for an index that counts from the end.
+    start, end = np.uint64(lists.offsets[cell]), np.uint64(lists.offsets[cell + 1])
+    factor = np.float32(weight)
+    local_ids, impacts = lists.local_ids, lists.impacts
+    if impacts.size:
+        for i in range(start, end):
+            scores[local_ids[i]] += factor * impacts[i]
+        return
+    staged = stage.view(np.float32)
+    base, shift = np.int32(lists.base), np.int32(lists.shift)
+    for first in range(lists.offsets[cell], lists.offsets[cell + 1], STAGE):
+        codes = lists.codes[first : min(first + STAGE, lists.offsets[cell + 1])]
+        own_ids = local_ids[first : first + codes.size]
+        for i in range(codes.size):
+            stage[i] = base + (np.int32(codes[i]) << shift)
+        for i in range(codes.size):
+            scores[own_ids[i]] += factor * staged[i]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def slot_of(lists: PostingLists, cell: int, local_id: int) -> int:
+    """Return the slot of a document in a cell, or -1 where the cell has no posting of it.
+
+    Documents are spread over a cell nearly evenly: the search starts where an even spread has the
+    document, and doubles its steps from there (Bentley and Yao 1976).
+    """
+    start, end = lists.offsets[cell], lists.offsets[cell + 1]
+    if start == end:
+        return -1
+    ids = lists.local_ids
+    low, high = start, end
+    guess = start + local_id * (end - start) // lists.block_size
+    step = 4
+    if ids[guess] <= local_id:
+        low = guess
+        while guess + step < end and ids[guess + step] <= local_id:
+            low = guess + step
+            step *= 2
+        high = min(end, guess + step)
+    else:
+        high = guess
+        while guess - step >= start and ids[guess - step] > local_id:
+            high = guess - step
+            step *= 2
+        low = max(start, guess - step)
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if ids[middle] <= local_id:
+            low = middle
+        else:
+            high = middle
+    return low if ids[low] == local_id else -1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def impact_at(lists: PostingLists, slot: int) -> float:
+    """Return the exact impact in a slot."""
+    if lists.impacts.size:
+        return np.float64(lists.impacts[slot])
+    bits = lists.base + (np.int64(lists.codes[slot]) << lists.shift) + np.int64(lists.rests[slot])
+    return np.float64(np.int32(bits).view(np.float32))
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def impact_of(lists: PostingLists, term_id: int, doc_id: int) -> float:
+    """Return the exact impact of a term in a document, 0 where it is absent."""
+    row = lists.row_of[term_id]
+    if row >= 0:
+        return np.float64(lists.rows[row, doc_id])
+    block = doc_id // lists.block_size
+    cell = np.int64(term_id) * lists.num_blocks + block
+    slot = slot_of(lists, cell, doc_id - block * lists.block_size)
+    return impact_at(lists, slot) if slot >= 0 else 0.0
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def exact_score(lists: PostingLists, term_ids: IdArray, weights: FloatArray, doc_id: int) -> float:
+    """Return one document's dot product with a query, in float64, added in the query's order."""
+    score = 0.0
+    for j in range(term_ids.size):
+        score += np.float64(weights[j]) * impact_of(lists, term_ids[j], doc_id)
+    return score
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def exact_scores(
+    lists: PostingLists,
     term_ids: IdArray,
     weights: FloatArray,
-    scores: FloatArray,
+    doc_ids: OffsetArray,
+    scores: NDArray[np.float64],
 ) -> None:
-    """Add weight times impact of every matching posting into scores, one term after the other.
+    """Do as exact_score for many documents, by whole cells of the blocks that they are in.
 
-    offsets: int64 (V + 1,); doc_ids: int32 (P,); impacts: float32 (P,); term_ids: int32 and
-    weights: float32, those of one query; scores: float32 (N,), changed in place.
+    doc_ids: int64; scores: float64, as many. Adds in the same order, so results are the same bits.
     """
-    for j in range(term_ids.size):
-        weight = weights[j]
-        for i in range(offsets[term_ids[j]], offsets[term_ids[j] + 1]):
-            scores[doc_ids[i]] += weight * impacts[i]
+    size = lists.block_size
+    block_scores = np.empty(size, np.float64)
+    for block in range(lists.num_blocks):
+        own = 0
+        for doc_id in doc_ids:
+            own += doc_id // size == block
+        if own == 0:
+            continue
+        for i in range(size):
+            block_scores[i] = 0.0
+        for j in range(term_ids.size):
+            cell = np.int64(term_ids[j]) * lists.num_blocks + block
+            weight = np.float64(weights[j])
+            for slot in range(lists.offsets[cell], lists.offsets[cell + 1]):
+                block_scores[lists.local_ids[slot]] += weight * impact_at(lists, slot)
+        for i in range(doc_ids.size):
+            if doc_ids[i] // size == block:
+                scores[i] = block_scores[doc_ids[i] - block * size]

@@ -1,0 +1,414 @@
+"""The k best documents of a query: scoring block by block, what can be left out, exact order.
+
+Three facts make it fast. The scores of a block fit the cache. Once k documents reach some score,
+the floor, others must reach it too, so the lists that could lift a document least may wait, to be
+looked up for the few documents that still can win (Turtle and Flood 1995, MaxScore). And float32
+sums are good enough to find those few; where they are too close to tell the order, float64 does.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
+from minisplade.kernels.scoring import (
+    LOOKUP_COST,
+    STAGE,
+    add_cell,
+    exact_score,
+    exact_scores,
+    impact_of,
+)
+from minisplade.kernels.selection import (
+    ID_MASK,
+    KeyArray,
+    collect,
+    collect_listed,
+    make_key,
+    partition_largest,
+    score_of,
+    score_of_rank,
+    sort_descending,
+    sort_exactly,
+)
+
+UNIT = 2.0**-24
+"""The relative error of rounding once to float32."""
+
+LARGEST, SMALLEST = 1e37, 1e-36
+"""Float32 is trusted while no score can pass the one, and no product fall below the other."""
+
+OUT_OF_RANGE, BAD_QUERY = -1, -2
+"""What search_query returns instead of a count."""
+
+WAITING_SHARE = 0.3
+"""Lists wait while together they could lift a document by less than this share of the floor."""
+
+WAITING_LENGTH = 200
+"""A list waits only where it has this many postings for each of the k documents to look up."""
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def check_query(lists: PostingLists, term_ids: IdArray, weights: FloatArray) -> int:
+    """Return 0 for a query that kernels can take, BAD_QUERY or OUT_OF_RANGE."""
+    num_terms = lists.peaks.size
+    before = -1
+    highest, lightest = 0.0, np.inf
+    for j in range(term_ids.size):
+        if term_ids[j] <= before or term_ids[j] >= num_terms:
+            return BAD_QUERY
+        if not (weights[j] > 0 and weights[j] < np.inf):
+            return BAD_QUERY
+        before = term_ids[j]
+        highest += np.float64(weights[j]) * np.float64(lists.peaks[before])
+        lightest = min(lightest, np.float64(weights[j]))
+    if highest > LARGEST or min(lightest * lists.smallest, lists.smallest) < SMALLEST:
+        return OUT_OF_RANGE
+    return 0
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def order_lists(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    order: OffsetArray,
+    bounds: NDArray[np.float64],
+) -> int:
+    """Order the lists of a query by how little they can lift a document for each posting read.
+
+    order: int64 (m,), places in the query; bounds: float64 (m + 1,); entry j is what the first j
+    lists can add together. Lists without postings are left out; returns the number of the others.
+    """
+    count = 0
+    merit = np.empty(term_ids.size)
+    for j in range(term_ids.size):
+        cell = np.int64(term_ids[j]) * lists.num_blocks
+        length = lists.offsets[cell + lists.num_blocks] - lists.offsets[cell]
+        if length == 0:
+            continue
+        merit[j] = np.float64(weights[j]) * np.float64(lists.peaks[term_ids[j]]) / length
+        place = count
+        while place > 0 and merit[order[place - 1]] > merit[j]:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = j
+        count += 1
+    bounds[0] = 0.0
+    for place in range(count):
+        j = order[place]
+        bound = np.float64(weights[j]) * np.float64(lists.peaks[term_ids[j]])
+        # The surplus pays for the rounding of float32 products and sums.
+        bounds[place + 1] = bounds[place] + bound * (1 + 2 * UNIT)
+    return count
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def relative_slack(lists: PostingLists, num_lists: int) -> float:
+    """Return how far apart two float32 scores must be, relatively, to be in their true order.
+
+    A sum of m positive products, each rounded, is off by at most a factor 1 + m * UNIT (Higham
+    2002, section 3.1), and the compact form's impacts are low by 2 ** (shift - 23) at most.
+    """
+    slack = 2.01 * (num_lists + 1) * UNIT
+    if lists.impacts.size == 0:
+        slack += 2.0 ** (lists.shift - 23)
+    return slack
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def keep_promising(keys: KeyArray, count: int, k: int, least: float) -> int:
+    """Keep the k largest keys, first, and of the others those that score least or more."""
+    kept = k
+    for i in range(k, count):
+        if score_of(keys[i]) >= least:
+            keys[kept] = keys[i]
+            kept += 1
+    return kept
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def score_block(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    order: OffsetArray,
+    block: int,
+    allowed_ids: IdArray,
+    few: bool,
+    scores: FloatArray,
+) -> None:
+    """Score the documents of a block by the lists in order.
+
+    order: int64, places in the query; allowed_ids: int32, the only documents that matter, where
+    they are few; scores: float32, what they and perhaps others score, 0 for the rest.
+    """
+    stage = np.empty(STAGE, np.int32)
+    first_doc = block * lists.block_size
+    scores[:] = 0
+    for j in order:
+        cell = np.int64(term_ids[j]) * lists.num_blocks + block
+        length = lists.offsets[cell + 1] - lists.offsets[cell]
+        if few and allowed_ids.size * LOOKUP_COST < length:
+            for doc_id in allowed_ids:
+                impact = np.float32(impact_of(lists, term_ids[j], doc_id))
+                scores[doc_id - first_doc] += weights[j] * impact
+        else:
+            add_cell(lists, term_ids[j], block, weights[j], scores, stage)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def guessed_rank(k: int, share: float) -> int:
+    """Guess a rank in the first block whose score all k best documents reach.
+
+    share: how many of them are there if they are spread evenly. Related documents are often
+    neighbours, so it takes twice as many and some more: of 400 queries over passages of books, one
+    in a hundred had more than that in the first quarter.
+    """
+    return min(k, int(2 * share + 6 * np.sqrt(share)) + 1)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def count_waiting(
+    lists: PostingLists,
+    term_ids: IdArray,
+    order: OffsetArray,
+    bounds: NDArray[np.float64],
+    most: float,
+    first_block: int,
+    end_block: int,
+    k: int,
+) -> int:
+    """Count how many lists, the first in order, had better wait while other blocks are scored.
+
+    order and bounds: from order_lists; most: what they may add together.
+    """
+    waiting = 0
+    while waiting < order.size and bounds[waiting + 1] <= most:
+        cell = np.int64(term_ids[order[waiting]]) * lists.num_blocks
+        length = lists.offsets[cell + end_block] - lists.offsets[cell + first_block]
+        if length < WAITING_LENGTH * k:
+            break
+        waiting += 1
+    return waiting
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def find_candidates(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    k: int,
+    alpha: float,
+    allowed: BoolArray,
+    allowed_ids: IdArray,
+    first_block: int,
+    end_block: int,
+    hopeful: bool,
+    scores: FloatArray,
+    keys: KeyArray,
+    spare: KeyArray,
+) -> int:
+    """Collect the keys of all documents in some blocks that may be among their k best.
+
+    allowed: bool (N,) and allowed_ids: int32, the same documents in order, or both empty for all;
+    hopeful: guess a floor from the first block, which may fail. scores: float32 scratch for a
+    block; keys: int64, room for a block more than there are documents; spare: as keys. Returns
+    the number of keys, or -1 where the guess failed.
+    """
+    order = np.empty(term_ids.size, np.int64)
+    bounds = np.empty(term_ids.size + 1, np.float64)
+    num_lists = order_lists(lists, term_ids, weights, order, bounds)
+    order = order[:num_lists]
+    slack = relative_slack(lists, num_lists)
+    filtered = allowed.size > 0
+    place = int(np.searchsorted(allowed_ids, first_block * lists.block_size))
+    floor, guess = 0.0, 0.0
+    waiting, count, complete_block = 0, 0, -1
+    for block in range(first_block, end_block):
+        first_doc = block * lists.block_size
+        own = min(lists.block_size, lists.num_docs - first_doc)
+        start = place
+        while place < allowed_ids.size and allowed_ids[place] < first_doc + own:
+            place += 1
+        if filtered and start == place:
+            continue
+        own_ids = allowed_ids[start:place]
+        few = filtered and own_ids.size * LOOKUP_COST < own
+        score_block(lists, term_ids, weights, order[waiting:], block, own_ids, few, scores)
+        if filtered and not few:
+            for i in range(own):
+                scores[i] *= np.float32(allowed[first_doc + i])
+        bar = floor / alpha
+        if complete_block < 0:
+            if not few:
+                share = k * own / ((end_block - first_block) * lists.block_size)
+                rank = guessed_rank(k, share) if hopeful and not filtered else k
+                floor = max(floor, score_of_rank(scores, rank, spare) * (1 - slack))
+                guess = floor if rank < k else 0.0
+            bar = floor
+        limit = np.float32(max((bar - bounds[waiting]) * (1 - slack), SMALLEST / 2))
+        if few:
+            count = collect_listed(scores, limit, first_doc, own_ids, keys, count)
+        else:
+            count = collect(scores, limit, first_doc, keys, count)
+        if count >= k and (complete_block < 0 or count > k + k // 4 + 16):
+            floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
+            count = keep_promising(keys, count, k, floor - bounds[waiting])
+        if complete_block < 0 and floor > 0:
+            complete_block = block
+            most = WAITING_SHARE * floor / alpha
+            waiting = count_waiting(lists, term_ids, order, bounds, most, block, end_block, k)
+    for i in range(waiting - 1, -1, -1):
+        if count >= k:
+            floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
+            count = keep_promising(keys, count, k, floor - bounds[i + 1])
+        look_up(lists, term_ids[order[i]], weights[order[i]], complete_block, keys, count)
+    if count < k:
+        return -1 if guess > 0 else count
+    kth = score_of(partition_largest(keys, count, k))
+    return -1 if kth < guess else keep_promising(keys, count, k, kth * (1 - slack))
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def look_up(
+    lists: PostingLists,
+    term_id: int,
+    weight: float,
+    complete_block: int,
+    keys: KeyArray,
+    count: int,
+) -> None:
+    """Add one term to the scores in keys, but not to those of blocks up to complete_block."""
+    for i in range(count):
+        doc_id = ID_MASK - (keys[i] & ID_MASK)
+        if doc_id // lists.block_size > complete_block:
+            share = np.float32(weight) * np.float32(impact_of(lists, term_id, doc_id))
+            keys[i] = make_key(np.float32(score_of(keys[i])) + share, doc_id)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def rank_candidates(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    k: int,
+    keys: KeyArray,
+    count: int,
+    spare: KeyArray,
+    doc_ids: IdArray,
+    scores: FloatArray,
+) -> int:
+    """Put the k best candidates in their true order, equal ones by document; return how many.
+
+    keys: int64, from find_candidates; spare: as keys; doc_ids: int32 and scores: float32, (k,).
+    Scores that float32 cannot tell apart are computed again in float64.
+    """
+    slack = relative_slack(lists, term_ids.size)
+    if count > k:
+        kth = score_of(partition_largest(keys, count, k))
+        count = keep_promising(keys, count, k, kth * (1 - slack))
+    found = min(k, count)
+    if lists.impacts.size == 0:
+        # The compact form's sums leave out the last bits of impacts, so none of them is final.
+        rank_close(lists, term_ids, weights, keys[:count], doc_ids, scores)
+        return found
+    sort_descending(keys, count, spare)
+    start = 0
+    while start < found:
+        end = start + 1
+        while end < count and score_of(keys[end]) >= score_of(keys[end - 1]) * (1 - slack):
+            end += 1
+        if end - start == 1:
+            doc_ids[start] = ID_MASK - (keys[start] & ID_MASK)
+            scores[start] = score_of(keys[start])
+        else:
+            rank_close(lists, term_ids, weights, keys[start:end], doc_ids[start:], scores[start:])
+        start = end
+    return found
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def rank_close(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    keys: KeyArray,
+    doc_ids: IdArray,
+    scores: FloatArray,
+) -> None:
+    """Order documents with nearly equal scores by their float64 scores, then by document.
+
+    doc_ids: int32 and scores: float32 are filled, as far as they reach.
+    """
+    close_ids = ID_MASK - (keys & ID_MASK)
+    exact = np.empty(close_ids.size, np.float64)
+    length = 0
+    for j in range(term_ids.size):
+        cell = np.int64(term_ids[j]) * lists.num_blocks
+        length += lists.offsets[cell + lists.num_blocks] - lists.offsets[cell]
+    if close_ids.size * term_ids.size * LOOKUP_COST > length + lists.num_docs:
+        exact_scores(lists, term_ids, weights, close_ids, exact)
+    else:
+        for i in range(close_ids.size):
+            exact[i] = exact_score(lists, term_ids, weights, close_ids[i])
+    sort_exactly(exact, close_ids)
+    for i in range(min(close_ids.size, doc_ids.size)):
+        doc_ids[i] = close_ids[i]
+        scores[i] = exact[i]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def search_queries(
+    lists: PostingLists,
+    offsets: OffsetArray,
+    term_ids: IdArray,
+    weights: FloatArray,
+    k: int,
+    alpha: float,
+    allowed: BoolArray,
+    allowed_ids: IdArray,
+    first_block: int,
+    end_block: int,
+    block_scores: FloatArray,
+    keys: KeyArray,
+    spare: KeyArray,
+    doc_ids: IdArray,
+    scores: FloatArray,
+    found: OffsetArray,
+) -> None:
+    """Find the k best documents of some blocks for each of several queries.
+
+    offsets: int64 (Q + 1,); query i owns slots offsets[i]:offsets[i + 1] of term_ids and weights;
+    doc_ids: int32 and scores: float32, (Q, k); found: int64 (Q,), how many there are, or BAD_QUERY
+    for a query with terms or weights that are not allowed, or OUT_OF_RANGE where float32 could
+    overflow or underflow. Other arrays as in find_candidates. This is the only function that is
+    called for every query, because Numba compiles a function once for each that calls it.
+    """
+    for i in range(offsets.size - 1):
+        own_ids = term_ids[offsets[i] : offsets[i + 1]]
+        own_weights = weights[offsets[i] : offsets[i + 1]]
+        count = check_query(lists, own_ids, own_weights)
+        if count == 0:
+            for attempt in range(2):
+                count = find_candidates(
+                    lists,
+                    own_ids,
+                    own_weights,
+                    k,
+                    alpha,
+                    allowed,
+                    allowed_ids,
+                    first_block,
+                    end_block,
+                    attempt == 0,
+                    block_scores,
+                    keys,
+                    spare,
+                )
+                if count >= 0:
+                    break
+            count = rank_candidates(
+                lists, own_ids, own_weights, k, keys, count, spare, doc_ids[i], scores[i]
+            )
+        found[i] = count
