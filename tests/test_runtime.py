@@ -24,6 +24,23 @@ print("numba" in sys.modules)
 """
 
 
+SEARCH = """
+import gc
+from numba.core.dispatcher import Dispatcher
+import numpy as np
+from minisplade import Index, SparseVectors
+dense = np.random.default_rng(0).random((300, 40), np.float32)
+vectors = SparseVectors.from_dense(dense * (dense < 0.3))
+for compact in (False, True):
+    index = Index.from_vectors(vectors, compact=compact)
+    for k in (1, 10, 1000):
+        index.search(vectors[:9], k=k, num_threads=2)
+        index.search(vectors[0], k=k, filter=index.make_filter(np.arange(300) % 2 == 0), alpha=0.9)
+used = [d for d in gc.get_objects() if isinstance(d, Dispatcher) and d.signatures]
+print(sorted(d.py_func.__name__ for d in used if sum(d.stats.cache_misses.values())))
+"""
+
+
 def test_the_fastest_path_is_chosen_and_others_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MINISPLADE_PATH", raising=False)
     fastest = "screened" if "avx2" in runtime.cpu_features() else "tiles"
@@ -118,7 +135,7 @@ def test_a_kernel_runs_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPa
     assert Kernel(twice.function)(0.5) == 1.0
 
 
-def test_after_warming_up_encoding_does_not_even_import_numba(tmp_path: Path) -> None:
+def test_after_warming_up_nothing_is_compiled_and_encoding_needs_no_numba(tmp_path: Path) -> None:
     if runtime.choose_kernel_path() != "screened":
         pytest.skip("this CPU has no AVX2")
     environment = {**os.environ, "MINISPLADE_CACHE": str(tmp_path), "NUMBA_DISABLE_JIT": "0"}
@@ -129,6 +146,10 @@ def test_after_warming_up_encoding_does_not_even_import_numba(tmp_path: Path) ->
     run = subprocess.run(using, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "False"
+    searching = [sys.executable, "-c", SEARCH]
+    run = subprocess.run(searching, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
 
 
 def test_info_says_what_is_used(

@@ -1,13 +1,13 @@
 """Turning documents with terms into terms with documents, cell by cell."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray
+from minisplade.kernels.jit import jitted
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def are_sound(
     row_offsets: OffsetArray, term_ids: IdArray, weights: FloatArray, num_terms: int
 ) -> bool:
@@ -31,7 +31,7 @@ def are_sound(
     return True
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def count_cells(
     row_offsets: OffsetArray,
     term_ids: IdArray,
@@ -51,7 +51,7 @@ def count_cells(
             offsets[np.int64(term_ids[i]) * num_blocks + block + 1] += 1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def fill_cells(
     row_offsets: OffsetArray,
     term_ids: IdArray,
@@ -79,7 +79,7 @@ def fill_cells(
             impacts[slot] = weights[i]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def peaks_of(offsets: OffsetArray, impacts: FloatArray, num_blocks: int, peaks: FloatArray) -> None:
     """Find the largest impact of each term; peaks: float32 (V,), 0 for terms without postings."""
     for term_id in range(peaks.size):

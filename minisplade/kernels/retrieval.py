@@ -7,10 +7,10 @@ sums are good enough to find those few; where they are too close to tell the ord
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
+from minisplade.kernels.jit import jitted
 from minisplade.kernels.scoring import (
     LOOKUP_COST,
     STAGE,
@@ -48,7 +48,7 @@ WAITING_LENGTH = 200
 """A list waits only where it has this many postings for each of the k documents to look up."""
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def check_query(lists: PostingLists, term_ids: IdArray, weights: FloatArray) -> int:
     """Return 0 for a query that kernels can take, BAD_QUERY or OUT_OF_RANGE."""
     num_terms = lists.peaks.size
@@ -67,7 +67,7 @@ def check_query(lists: PostingLists, term_ids: IdArray, weights: FloatArray) -> 
     return 0
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def order_lists(
     lists: PostingLists,
     term_ids: IdArray,
@@ -103,7 +103,7 @@ def order_lists(
     return count
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def relative_slack(lists: PostingLists, num_lists: int) -> float:
     """Return how far apart two float32 scores must be, relatively, to be in their true order.
 
@@ -116,7 +116,7 @@ def relative_slack(lists: PostingLists, num_lists: int) -> float:
     return slack
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def keep_promising(keys: KeyArray, count: int, k: int, least: float) -> int:
     """Keep the k largest keys, first, and of the others those that score least or more."""
     kept = k
@@ -127,7 +127,7 @@ def keep_promising(keys: KeyArray, count: int, k: int, least: float) -> int:
     return kept
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def score_block(
     lists: PostingLists,
     term_ids: IdArray,
@@ -157,7 +157,7 @@ def score_block(
             add_cell(lists, term_ids[j], block, weights[j], scores, stage)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def guessed_rank(k: int, share: float) -> int:
     """Guess a rank in the first block whose score all k best documents reach.
 
@@ -168,7 +168,7 @@ def guessed_rank(k: int, share: float) -> int:
     return min(k, int(2 * share + 6 * np.sqrt(share)) + 1)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def count_waiting(
     lists: PostingLists,
     term_ids: IdArray,
@@ -193,7 +193,7 @@ def count_waiting(
     return waiting
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def find_candidates(
     lists: PostingLists,
     term_ids: IdArray,
@@ -270,7 +270,7 @@ def find_candidates(
     return -1 if kth < guess else keep_promising(keys, count, k, kth * (1 - slack))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def look_up(
     lists: PostingLists,
     term_id: int,
@@ -287,7 +287,7 @@ def look_up(
             keys[i] = make_key(np.float32(score_of(keys[i])) + share, doc_id)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def rank_candidates(
     lists: PostingLists,
     term_ids: IdArray,
@@ -328,7 +328,7 @@ def rank_candidates(
     return found
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def rank_close(
     lists: PostingLists,
     term_ids: IdArray,
@@ -358,7 +358,7 @@ def rank_close(
         scores[i] = exact[i]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def search_queries(
     lists: PostingLists,
     offsets: OffsetArray,

@@ -1,10 +1,10 @@
 """What queries read from posting lists: whole cells, or the impacts of single documents."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
+from minisplade.kernels.jit import jitted
 
 LOOKUP_COST = 100
 """Looking up one document in a cell takes as long as adding so many postings."""
@@ -13,7 +13,7 @@ STAGE = 256
 """Impacts of the compact form that are turned into floats at a time."""
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def add_cell(
     lists: PostingLists, term_id: int, block: int, weight: float, scores: FloatArray, stage: IdArray
 ) -> None:
@@ -49,7 +49,7 @@ def add_cell(
             scores[own_ids[i]] += factor * staged[i]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def slot_of(lists: PostingLists, cell: int, local_id: int) -> int:
     """Return the slot of a document in a cell, or -1 where the cell has no posting of it.
 
@@ -84,7 +84,7 @@ def slot_of(lists: PostingLists, cell: int, local_id: int) -> int:
     return low if ids[low] == local_id else -1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def impact_at(lists: PostingLists, slot: int) -> float:
     """Return the exact impact in a slot."""
     if lists.impacts.size:
@@ -93,7 +93,7 @@ def impact_at(lists: PostingLists, slot: int) -> float:
     return np.float64(np.int32(bits).view(np.float32))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def impact_of(lists: PostingLists, term_id: int, doc_id: int) -> float:
     """Return the exact impact of a term in a document, 0 where it is absent."""
     row = lists.row_of[term_id]
@@ -105,7 +105,7 @@ def impact_of(lists: PostingLists, term_id: int, doc_id: int) -> float:
     return impact_at(lists, slot) if slot >= 0 else 0.0
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def exact_score(lists: PostingLists, term_ids: IdArray, weights: FloatArray, doc_id: int) -> float:
     """Return one document's dot product with a query, in float64, added in the query's order."""
     score = 0.0
@@ -114,7 +114,7 @@ def exact_score(lists: PostingLists, term_ids: IdArray, weights: FloatArray, doc
     return score
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def exact_scores(
     lists: PostingLists,
     term_ids: IdArray,

@@ -5,10 +5,10 @@ order of keys is the order of hits: higher scores first, equal scores by documen
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray
+from minisplade.kernels.jit import jitted
 
 KeyArray = NDArray[np.int64]
 
@@ -18,7 +18,7 @@ SHORT = 48
 RADIX_BITS = 8
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def partition_largest(keys: KeyArray, count: int, k: int) -> int:
     """Move the k largest of keys[:count] to the front, in any order; return the smallest of them.
 
@@ -47,7 +47,7 @@ def partition_largest(keys: KeyArray, count: int, k: int) -> int:
     return keys[target]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def sort_descending(keys: KeyArray, count: int, spare: KeyArray) -> None:
     """Sort keys[:count] by score, highest first; equal scores come out in any order.
 
@@ -91,7 +91,7 @@ def sort_descending(keys: KeyArray, count: int, spare: KeyArray) -> None:
             keys[i] = spare[i]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def sort_exactly(scores: NDArray[np.float64], doc_ids: KeyArray) -> None:
     """Sort documents by score, highest first, and equal scores by document: a merge sort.
 
@@ -121,7 +121,7 @@ def sort_exactly(scores: NDArray[np.float64], doc_ids: KeyArray) -> None:
         width *= 2
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def collect(
     scores: FloatArray, limit: np.float32, first_doc: int, keys: KeyArray, count: int
 ) -> int:
@@ -148,7 +148,7 @@ def collect(
     return count
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def collect_listed(
     scores: FloatArray,
     limit: np.float32,
@@ -166,7 +166,7 @@ def collect_listed(
     return count
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def score_of_rank(scores: FloatArray, rank: int, spare: KeyArray) -> float:
     """Return a score that at least rank of the documents reach, close to the best such score.
 
@@ -190,13 +190,13 @@ def score_of_rank(scores: FloatArray, rank: int, spare: KeyArray) -> float:
     return np.float64(np.int32(partition_largest(spare, lanes, rank)).view(np.float32))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def score_of(key: int) -> float:
     """Return the score in a key."""
     return np.float64(np.int32(key >> 32).view(np.float32))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@jitted
 def make_key(score: float, doc_id: int) -> int:
     """Pack a positive score and a document id into a key."""
     return int(np.int64(np.float32(score).view(np.int32)) << 32) | (ID_MASK - int(doc_id))

@@ -1,0 +1,23 @@
+"""Numba's own compilation and cache, for the kernels of search, which allocate memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import config, njit
+
+from minisplade.runtime import compiled_code_dirs, is_writable
+
+_place = next((folder for folder in compiled_code_dirs() if is_writable(folder)), None)
+
+
+def jitted(function: Callable[..., Any]) -> Any:
+    """Compile a function when it is first called, to run without the interpreter's lock.
+
+    What is compiled is kept where other kernels are; Numba's own choice is for others to make.
+    """
+    before = config.CACHE_DIR
+    config.CACHE_DIR = before or str(_place or "")
+    try:
+        return njit(cache=_place is not None, nogil=True)(function)
+    finally:
+        config.CACHE_DIR = before
