@@ -107,6 +107,22 @@ def test_several_python_threads_share_an_encoder(path: str) -> None:
     assert not wrong
 
 
+def test_an_interrupted_text_leaves_nothing_to_the_next(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=1)
+    expected = encoder.encode(TEXTS)
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packed_module.head, "take_active", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            encoder.encode("Sphinx of black quartz, judge my vow!")
+    assert encoder.encode(TEXTS) == expected
+
+
 def _encode_in_child(
     folder: Path, path: str, queue: "multiprocessing.Queue[SparseVectors]"
 ) -> None:

@@ -141,14 +141,17 @@ def encode(
 
     def run(chunk: Chunk) -> SparseVectors:
         # Lists are appended to and popped from atomically: no lock that a fork could leave held.
-        workspace = packed.idle.pop() if packed.idle else None
-        if workspace is None or workspace.max_rows < rows:
-            workspace = _workspace(packed, rows)
         try:
-            return _encode_chunk(packed, chunk, strategy, activation, workspace)
-        finally:
-            if len(packed.idle) < workers:
-                packed.idle.append(workspace)
+            workspace = packed.idle.pop()
+        except IndexError:
+            workspace = _workspace(packed, rows)
+        if workspace.max_rows < rows:
+            workspace = _workspace(packed, rows)
+        vectors = _encode_chunk(packed, chunk, strategy, activation, workspace)
+        # One that was left half-way, by Ctrl-C say, holds maxima of that text: it is let go.
+        if len(packed.idle) < workers:
+            packed.idle.append(workspace)
+        return vectors
 
     if workers == 1:
         return concatenate([run(chunk) for chunk in chunks], vocabulary)
