@@ -278,13 +278,13 @@ def _key(kernel: Kernel, kinds: tuple[Kind, ...]) -> str:
     from llvmlite.binding import get_default_triple, get_host_cpu_name
 
     code = kernel.function.__code__
-    parts = [_source_digest(), repr(kinds), repr(kernel.flags), code.co_code.hex()]
+    parts = [source_digest(), repr(kinds), repr(kernel.flags), code.co_code.hex()]
     parts += [get_default_triple(), get_host_cpu_name(), *sorted(cpu_features())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 @functools.cache
-def _source_digest() -> str:
+def source_digest() -> str:
     """Digest the source of all kernels, because they call each other."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):

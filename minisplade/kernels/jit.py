@@ -5,6 +5,7 @@ from typing import Any
 
 from numba import config, njit
 
+from minisplade.kernels.compiler import source_digest
 from minisplade.runtime import compiled_code_dirs, is_writable
 
 _place = next((folder for folder in compiled_code_dirs() if is_writable(folder)), None)
@@ -13,10 +14,11 @@ _place = next((folder for folder in compiled_code_dirs() if is_writable(folder))
 def jitted(function: Callable[..., Any]) -> Any:
     """Compile a function when it is first called, to run without the interpreter's lock.
 
-    What is compiled is kept where other kernels are; Numba's own choice is for others to make.
+    What is compiled is kept where other kernels are, apart for each version of the source: Numba
+    itself would not notice a change in what a kernel calls.
     """
     before = config.CACHE_DIR
-    config.CACHE_DIR = before or str(_place or "")
+    config.CACHE_DIR = before or (str(_place / source_digest()[:16]) if _place else "")
     try:
         return njit(cache=_place is not None, nogil=True)(function)
     finally:
