@@ -35,10 +35,10 @@ def linear(x: FloatArray, weight: FloatArray, bias: FloatArray) -> FloatArray:
 
     x: float32 (..., in); weight: float32 (out, in); bias: float32 (out,); returns (..., out).
     """
-    # One flat product: NumPy would multiply a stack of small matrices one by one.
-    flat = x.reshape(-1, x.shape[-1]) @ weight.T
-    flat += bias
-    return flat.reshape(*x.shape[:-1], weight.shape[0])
+    # One flat product: NumPy would multiply a stack of small matrices one by one. In float64,
+    # because float32 products lose more on some CPUs than two implementations may differ by.
+    flat = x.reshape(-1, x.shape[-1]).astype(np.float64) @ weight.T.astype(np.float64) + bias
+    return flat.astype(x.dtype).reshape(*x.shape[:-1], weight.shape[0])
 
 
 def layer_norm(x: FloatArray, weight: FloatArray, bias: FloatArray, eps: float) -> FloatArray:

@@ -12,12 +12,7 @@ def mlm_transform(params: Params, config: BertConfig, hidden_states: FloatArray)
 
     hidden_states: float32 (B, T, D); returns float32 (B, T, D).
     """
-    # In float64: what this product loses, the decoder multiplies.
-    x = linear(
-        hidden_states.astype(np.float64),
-        params["head.transform.weight"].astype(np.float64),
-        params["head.transform.bias"],
-    ).astype(hidden_states.dtype)
+    x = linear(hidden_states, params["head.transform.weight"], params["head.transform.bias"])
     weight, bias = params["head.norm.weight"], params["head.norm.bias"]
     return layer_norm(gelu(x), weight, bias, config.layer_norm_eps)
 
