@@ -8,6 +8,15 @@ import pytest
 from minisplade import SparseEncoder
 
 GOLDEN = Path(__file__).parent / "golden"
+CHECKPOINTS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
+TEXTS = [
+    "",
+    "a",
+    "the cat sat on the mat",
+    "Sphinx of black quartz, judge my vow!",
+    "the five boxing wizards jump quickly " * 9,
+    "naïve café",
+]
 DATA = Path(os.environ.get("MINISPLADE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

@@ -10,24 +10,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
+from conftest import CHECKPOINTS, GOLDEN, TEXTS
 from safetensors.numpy import load_file
 
 from minisplade import SparseEncoder, functional
 from minisplade.arrays import BoolArray, FloatArray
 from minisplade.models import MaskedLanguageModel, bert, heads
 
-CHECKPOINTS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
 LOGITS_TOLERANCE = 2e-5
 WEIGHTS_TOLERANCE = 1e-5
-TEXTS = [
-    "",
-    "a",
-    "the cat sat on the mat",
-    "Sphinx of black quartz, judge my vow!",
-    "the five boxing wizards jump quickly " * 9,
-    "naïve café",
-]
 
 
 def errors(model: MaskedLanguageModel, checkpoint: str) -> dict[str, float]:

@@ -6,9 +6,10 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import conftest
 import numpy as np
 import pytest
-from conftest import GOLDEN
+from conftest import CHECKPOINTS, GOLDEN
 from uncompiled import assert_passes_uncompiled
 
 from minisplade import InputError, SparseEncoder, SparseVectors
@@ -22,16 +23,7 @@ COMPILED = [
         marks=pytest.mark.skipif("avx2" not in cpu_features(), reason="this CPU has no AVX2"),
     ),
 ]
-CHECKPOINTS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
-TEXTS = [
-    "",
-    "a",
-    "the cat sat on the mat",
-    "Sphinx of black quartz, judge my vow!",
-    "the five boxing wizards jump quickly " * 9,
-    "naïve café",
-    "on the mat",
-]
+TEXTS = [*conftest.TEXTS, "on the mat"]
 MANY = [f"{TEXTS[i % 7]} number {i} of the texts {'and more ' * (i % 13)}" for i in range(150)]
 
 

@@ -70,3 +70,12 @@ def test_tokenizers_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="not a tokenizer file"):
         load_tokenizer(tmp_path, 100)
+
+
+@pytest.mark.parametrize("text", ["x" * 40_000 + " cat", " " * 40_000 + "cat", "a " * 20_000])
+@pytest.mark.parametrize("length", [4, 512])
+def test_reading_only_the_beginning_changes_nothing(
+    encoder: SparseEncoder, text: str, length: int
+) -> None:
+    (ids,) = tokenize(encoder.tokenizer, [text], length)
+    assert ids.tolist() == encoder.tokenizer.encode(text).ids  # the truncation is still set

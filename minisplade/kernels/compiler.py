@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import FunctionType
@@ -36,8 +35,6 @@ Kind = Any
 
 C_TYPES = {"int64": ctypes.c_int64, "float64": ctypes.c_double, "float32": ctypes.c_float}
 RESULTS: dict[str, Any] = {**C_TYPES, "bool": ctypes.c_bool, "none": ctypes.c_void_p}
-
-_compiling = threading.Lock()
 
 
 class Kernel:
@@ -73,8 +70,7 @@ class Kernel:
             content = _read(folder / name)
             if content is not None:
                 return _link(content, kinds)
-        with _compiling:
-            content = compile_object(self, kinds)
+        content = compile_object(self, kinds)
         for folder in compiled_code_dirs():
             try:
                 with replacing(folder / name) as file:

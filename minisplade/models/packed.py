@@ -96,14 +96,14 @@ def pack_model(model: MaskedLanguageModel, screened: bool) -> PackedModel:
         token_type += params["embeddings.token_type.weight"][0]
     return PackedModel(
         config=config,
-        word=_shared(params["embeddings.word.weight"]),
-        position=_shared(params["embeddings.position.weight"]),
+        word=np.ascontiguousarray(params["embeddings.word.weight"]),
+        position=np.ascontiguousarray(params["embeddings.position.weight"]),
         token_type=token_type,
         embedding_norm=_norm(params, "embeddings.norm"),
         layers=tuple(Bundle(_pack_layer(params, config, i)) for i in range(config.num_layers)),
         transform=_pack_linear(params, hidden, "head.transform"),
         transform_norm=_norm(params, "head.norm"),
-        decoder=_shared(decoder.reshape(-1)),
+        decoder=np.ascontiguousarray(decoder).reshape(-1),
         bias=np.array(params["head.decoder.bias"]),
         screened=screened,
     )
@@ -387,13 +387,6 @@ def _aligned_zeros(size: int) -> NDArray[np.int8]:
 
 def _norm(params: Params, name: str) -> tuple[FloatArray, FloatArray]:
     return np.array(params[f"{name}.weight"]), np.array(params[f"{name}.bias"])
-
-
-def _shared(array: FloatArray) -> FloatArray:
-    """Return a view that cannot be written, so that mapped and owned weights are of one type."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
 
 
 def _padded(matrix: FloatArray, rows: int = 0, columns: int = 0) -> FloatArray:
