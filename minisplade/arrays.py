@@ -18,7 +18,7 @@ IdArray: TypeAlias = NDArray[np.int32]
 OffsetArray: TypeAlias = NDArray[np.int64]
 ByteArray: TypeAlias = NDArray[np.uint8]
 CodeArray: TypeAlias = NDArray[np.int8]
-HalfArray: TypeAlias = NDArray[np.int16]
+SumArray: TypeAlias = NDArray[np.int32]
 
 Params: TypeAlias = dict[str, FloatArray]
 """The weights of a model by name, such as "layers.0.attention.query.weight"."""

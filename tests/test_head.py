@@ -8,7 +8,7 @@ from uncompiled import assert_passes_uncompiled
 
 from minisplade.arrays import FloatArray, OffsetArray
 from minisplade.kernels import head
-from minisplade.kernels.tiles import LANES, PANEL, ROWS
+from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS
 from minisplade.runtime import cpu_features
 
 pytestmark = pytest.mark.skipif("avx2" not in cpu_features(), reason="this CPU has no AVX2")
@@ -54,10 +54,10 @@ class Case:
 
     def screened(self, offsets: OffsetArray, centre: FloatArray) -> tuple[bool, FloatArray]:
         block, blocks = head.block_of(self.hidden), head.num_blocks_of(self.hidden)
-        terms = round_up(self.num_terms, PANEL)
+        terms = round_up(self.num_terms, TERMS)
         screen = head.Screen(
             panels=np.zeros(terms * block * blocks, np.int8),
-            first_sums=np.zeros(terms * blocks * 2, np.int16),
+            first_sums=np.zeros(terms * blocks, np.int32),
             floors=np.zeros(terms, np.float32),
             centre=centre.astype(np.float32),
             limits=np.zeros(4),
@@ -74,7 +74,7 @@ class Case:
             codes=np.zeros(self.rows * block * blocks, np.uint8),
             scales=np.zeros(self.rows, np.float32),
             slacks=np.zeros(self.rows, np.float32),
-            hits=np.zeros(2 * ROWS, np.uint8),
+            hits=np.zeros(ROWS * TERMS // 8, np.uint8),
             shifted=np.zeros(self.hidden),
             logits=np.zeros(ROWS * PANEL, np.float32),
             margins=np.zeros(self.rows, np.float32),

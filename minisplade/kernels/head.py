@@ -28,9 +28,9 @@ from minisplade.arrays import (
     CodeArray,
     DoubleArray,
     FloatArray,
-    HalfArray,
     IdArray,
     OffsetArray,
+    SumArray,
 )
 from minisplade.kernels.compiler import kernel
 from minisplade.kernels.tiles import (
@@ -38,6 +38,7 @@ from minisplade.kernels.tiles import (
     LANES,
     PANEL,
     ROWS,
+    TERMS,
     bound_tile,
     dot,
     multiply_tile,
@@ -50,7 +51,7 @@ NORM_LIMIT = math.sqrt(2**15 - 1) - 0.5 * math.sqrt(BLOCK) - 1e-6
 """The longest vector whose square, with every entry rounded, is still below 2**15."""
 STATE_LIMIT, WEIGHT_LIMIT = 127, 63
 """Largest codes: 255 * 63 * 2 still fits the 16 bits that one instruction adds a pair in."""
-PANELS_AT_ONCE = 8
+PANELS_AT_ONCE = 4
 """Panels that stay in L1 while all rows pass by: 16 KB for 128 columns."""
 FEW = 16
 """Screening pays while less than one pair in so many survives it."""
@@ -64,8 +65,8 @@ LOG, LOG_LOG = 1, 2
 class Screen(NamedTuple):
     """The decoder in codes, and what bounds its logits."""
 
-    panels: CodeArray  # int8, flat (V / PANEL, size / 4, PANEL, 4)
-    first_sums: HalfArray  # int16, flat (V / PANEL, size / block, PANEL, 2)
+    panels: CodeArray  # int8, flat (V / TERMS, size / 4, TERMS, 4)
+    first_sums: SumArray  # int32, flat (V / TERMS, size / block, TERMS)
     floors: FloatArray  # float32 (V rounded up to whole panels,)
     centre: FloatArray  # float32 (D,)
     limits: DoubleArray  # float64 (4,): largest |w/t - q|, |q|, |w|/t and |b|/t
@@ -77,7 +78,7 @@ class HeadScratch(NamedTuple):
     codes: ByteArray  # uint8, flat (rows, size)
     scales: FloatArray  # float32 (rows,)
     slacks: FloatArray  # float32 (rows,)
-    hits: ByteArray  # uint8 (2 * ROWS,)
+    hits: ByteArray  # uint8 (ROWS * TERMS / 8,)
     shifted: DoubleArray  # float64 (D,)
     logits: FloatArray  # float32 (ROWS * PANEL,)
     margins: FloatArray  # float32 (rows,)
@@ -136,7 +137,7 @@ def pack_screen(
             row[i] = decoder[term, i]
             product += row[i] * screen.centre[i]
         scale = scale_of(row, hidden, block, WEIGHT_LIMIT)
-        panel, column = term // PANEL, term % PANEL
+        panel, column = term // TERMS, term % TERMS
         lost, kept, length = 0.0, 0.0, 0.0
         for i in range(hidden):
             exact = row[i] / scale
@@ -144,11 +145,9 @@ def pack_screen(
             lost += (exact - code) ** 2
             kept += code * code
             length += exact * exact
-            screen.panels[((panel * (size // 4) + i // 4) * PANEL + column) * 4 + i % 4] = code
-            at = ((panel * (size // block) + i // block) * PANEL + column) * 2 + i % 4 // 2
-            # int16 wraps around here, as the sums do that start from it.
-            undone = int(screen.first_sums[at]) - CODE_OFFSET * code
-            screen.first_sums[at] = np.int16((undone + 32768) % 65536 - 32768)
+            screen.panels[((panel * (size // 4) + i // 4) * TERMS + column) * 4 + i % 4] = code
+            at = (panel * (size // block) + i // block) * TERMS + column
+            screen.first_sums[at] -= CODE_OFFSET * code
         screen.floors[term] = -(product + bias[term]) / scale
         limits[0] = max(limits[0], math.sqrt(lost))
         limits[1] = max(limits[1], math.sqrt(kept))
@@ -227,7 +226,7 @@ def pool_screened(
     blocks = num_blocks_of(hidden)
     rows = round_up(offsets[-1], ROWS)
     quantise(states, stride, hidden, offsets[-1], rows, screen, scratch)
-    num_panels = screen.floors.size // PANEL
+    num_panels = screen.floors.size // TERMS
     codes, scales, slacks, hits = scratch.codes, scratch.scales, scratch.slacks, scratch.hits
     panels, first_sums, floors = screen.panels, screen.first_sums, screen.floors
     survivors, seen = 0, 0
@@ -240,22 +239,22 @@ def pool_screened(
                     row * size,
                     size,
                     panels,
-                    panel * PANEL * size,
+                    panel * TERMS * size,
                     first_sums,
-                    panel * PANEL * blocks * 2,
+                    panel * TERMS * blocks,
                     size // blocks,
                     scales,
                     slacks,
                     row,
                     floors,
-                    panel * PANEL,
+                    panel * TERMS,
                     hits,
                 ):
                     continue
-                for place in range(2 * ROWS):
+                for place in range(ROWS * TERMS // 8):
                     bits = hits[place]
-                    token = row + place // 2
-                    term = panel * PANEL + place % 2 * 8
+                    token = row + place * 8 // TERMS
+                    term = panel * TERMS + place * 8 % TERMS
                     while bits:
                         if bits & 1 and token < offsets[-1] and term < bias.size:
                             survivors += 1
@@ -270,7 +269,7 @@ def pool_screened(
                                 pooled[owners[token], term] = logit
                         bits >>= 1
                         term += 1
-        seen += rows * (last - first) * PANEL
+        seen += rows * (last - first) * TERMS
         if survivors * FEW > seen and survivors > 1000:
             return False
     return True

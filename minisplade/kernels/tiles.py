@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from minisplade.arrays import ByteArray, CodeArray, FloatArray, HalfArray
+from minisplade.arrays import ByteArray, CodeArray, FloatArray, SumArray
 
 ROWS = 6
 """Tokens in a tile: with PANEL columns, 12 sums of 8 lanes fill AVX2's 16 registers but for 4."""
 PANEL = 16
 """Outputs in a tile, and in a packed panel of weights."""
+TERMS = 32
+"""Terms that are bounded at once, and whose codes are packed together."""
 LANES = 8
 """Partial sums of a dot product: part of the result's bytes, so the same on every CPU."""
 CODE_OFFSET = 128
@@ -74,6 +76,28 @@ def multiply_tile(
         out[out_start + row * out_stride :][:PANEL] += inputs @ weights
 
 
+@tile(returns="none")
+def multiply_two_tiles(
+    x: FloatArray,
+    x_start: int,
+    x_stride: int,
+    panels: FloatArray,
+    panels_start: int,
+    panel_size: int,
+    size: int,
+    out: FloatArray,
+    out_start: int,
+    out_stride: int,
+) -> None:
+    """Do multiply_tile for two panels, panel_size apart, and columns of out side by side.
+
+    Two tiles give AVX-512 as many sums at once as its multipliers need, and share the rows of x.
+    """
+    for panel in range(2):
+        start, to = panels_start + panel * panel_size, out_start + panel * PANEL
+        multiply_tile(x, x_start, x_stride, panels, start, size, out, to, out_stride)
+
+
 def multiply(
     x: FloatArray,
     x_start: int,
@@ -93,11 +117,16 @@ def multiply(
     x, out: as in multiply_tile, with a whole number of tiles of rows; panels: float32, the first
     from panels_start on, the next panel_size further on; width: columns, a whole number of panels.
     """
-    for column in range(0, width, PANEL):
+    for column in range(0, width, 2 * PANEL):
         panel = panels_start + column // PANEL * panel_size
         for row in range(0, rows, ROWS):
             at, to = x_start + row * x_stride, out_start + row * out_stride + column
-            multiply_tile(x, at, x_stride, panels, panel, size, out, to, out_stride)
+            if column + PANEL < width:
+                multiply_two_tiles(
+                    x, at, x_stride, panels, panel, panel_size, size, out, to, out_stride
+                )
+            else:
+                multiply_tile(x, at, x_stride, panels, panel, size, out, to, out_stride)
 
 
 def round_up(size: int, unit: int) -> int:
@@ -125,7 +154,7 @@ def bound_tile(
     size: int,
     panel: CodeArray,
     panel_start: int,
-    first_sums: HalfArray,
+    first_sums: SumArray,
     first_sums_start: int,
     block: int,
     scales: FloatArray,
@@ -135,33 +164,30 @@ def bound_tile(
     floors_start: int,
     hits: ByteArray,
 ) -> int:
-    """Find the pairs of ROWS tokens and PANEL terms whose logit may be positive.
+    """Find the pairs of ROWS tokens and TERMS terms whose logit may be positive.
 
-    codes: uint8 (..., size), hidden states plus CODE_OFFSET; panel: int8 (size / 4, PANEL, 4);
-    first_sums: int16 (size / block, PANEL, 2), what undoes CODE_OFFSET; scales, slacks: float32,
+    codes: uint8 (..., size), hidden states plus CODE_OFFSET; panel: int8 (size / 4, TERMS, 4);
+    first_sums: int32 (size / block, TERMS), what undoes CODE_OFFSET; scales, slacks: float32,
     from row on; floors: float32, from floors_start on. A pair is a hit unless product <= scale *
-    floor + slack. hits: uint8 (2 * ROWS,), receives one bit for each pair, 8 terms a byte, if any
-    is set. Sums within a block are int16 and wrap around, which is right as long as the true sum
-    fits.
-    Returns the union of all bytes of hits.
+    floor + slack. hits: uint8 (ROWS, TERMS / 8), flat, receives one bit for each pair, 8 terms a
+    byte, if any is set. Returns a number other than 0 if any is.
+
+    Within a block, the true product fits 16 bits. So it does not matter that sums of some columns
+    may wrap around on the way there, where they are kept in 16 bits: this is how AVX2 adds them.
     """
-    num_blocks, union = size // block, 0
-    for column in range(PANEL):
-        steps = panel[panel_start : panel_start + size * PANEL].reshape(-1, PANEL, 4)
-        term = steps[:, column].reshape(num_blocks, -1, 2, 2).astype(np.int32)
-        start = first_sums[first_sums_start:][: num_blocks * PANEL * 2].reshape(-1, PANEL, 2)
-        for token in range(ROWS):
-            code = codes[codes_start + token * size :][:size].reshape(num_blocks, -1, 2, 2)
-            halves = (term * code).sum(axis=(1, 3)) + start[:, column]
-            product = int(halves.astype(np.int16).sum(dtype=np.int32))
-            with np.errstate(over="ignore", invalid="ignore"):  # no finite bound: always a hit
-                limit = scales[row + token] * floors[floors_start + column] + slacks[row + token]
-            bit = 1 << column % 8
-            hits[2 * token + column // 8] &= 255 - bit
-            if not product <= limit:
-                hits[2 * token + column // 8] |= bit
-                union |= bit
-    return union
+    num_blocks = size // block
+    states = codes[codes_start : codes_start + ROWS * size].reshape(ROWS, num_blocks, block)
+    steps = panel[panel_start : panel_start + size * TERMS].reshape(-1, TERMS, 4)
+    terms = steps.swapaxes(0, 1).reshape(TERMS, num_blocks, block)
+    starts = first_sums[first_sums_start:][: num_blocks * TERMS].reshape(num_blocks, TERMS)
+    products = np.einsum("rbi,tbi->rbt", states, terms, dtype=np.int32) + starts
+    floor = floors[floors_start : floors_start + TERMS]
+    scale, slack = scales[row : row + ROWS, None], slacks[row : row + ROWS, None]
+    with np.errstate(over="ignore", invalid="ignore"):  # no finite bound: always a hit
+        found = ~(products.sum(axis=1) <= scale * floor + slack)
+    if found.any():
+        hits[: ROWS * TERMS // 8] = np.packbits(found, axis=1, bitorder="little").reshape(-1)
+    return int(found.any())
 
 
 @tile(returns="float32")

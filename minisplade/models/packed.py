@@ -23,7 +23,7 @@ from minisplade.kernels.attention import QUERY_BLOCK, AttentionScratch
 from minisplade.kernels.compiler import Bundle
 from minisplade.kernels.head import HeadScratch, Screen
 from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK, LayerWeights, Scratch
-from minisplade.kernels.tiles import LANES, PANEL, ROWS, round_up
+from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS, round_up
 from minisplade.models import MaskedLanguageModel
 from minisplade.models.bert import BertConfig
 from minisplade.pooling import Activation, Strategy
@@ -190,7 +190,7 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
         "codes": ((screened * tall * columns,), np.uint8),
         "scales": ((screened * tall,), np.float32),
         "slacks": ((screened * tall,), np.float32),
-        "hits": ((2 * ROWS,), np.uint8),
+        "hits": ((ROWS * TERMS // 8,), np.uint8),
         "shifted": ((config.hidden_size,), np.float64),
         "logits": ((ROWS * PANEL,), np.float32),
         "margins": ((tall,), np.float32),
@@ -362,12 +362,12 @@ def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Bundle:
     logits to compute.
     """
     if not packed.screens:
-        hidden, terms = packed.config.hidden_size, round_up(packed.config.vocab_size, PANEL)
+        hidden, terms = packed.config.hidden_size, round_up(packed.config.vocab_size, TERMS)
         block, blocks = head.block_of(hidden), head.num_blocks_of(hidden)
         states = workspace.states.reshape(-1, round_up(hidden, PANEL))
         screen = Screen(
             panels=_aligned_zeros(terms * block * blocks),
-            first_sums=np.zeros(terms * blocks * 2, dtype=np.int16),
+            first_sums=np.zeros(terms * blocks, dtype=np.int32),
             floors=np.zeros(terms, dtype=np.float32),
             centre=states[: chunk.offsets[-1], :hidden].mean(axis=0),
             limits=np.zeros(4, dtype=np.float64),
