@@ -7,7 +7,7 @@ import numpy as np
 
 from minisplade.arrays import FloatArray, OffsetArray
 from minisplade.kernels.compiler import kernel
-from minisplade.kernels.tiles import PANEL, ROWS, float_from_bits, multiply, round_up
+from minisplade.kernels.tiles import PANEL, ROWS, float_from_bits, largest, multiply, round_up
 
 QUERY_BLOCK = 4 * ROWS
 """Tokens that look at once: with a text of 250, their scores stay in L1."""
@@ -21,7 +21,7 @@ E0, E1, E2, E3, E4, E5 = (
     np.float32(c)
     for c in (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665796e-2, 1.6666665e-1, 0.5)
 )
-EXP_LIMIT = np.float32(-87)
+EXP_LIMIT, LOWEST = np.float32(-87), np.float32(-3e38)
 
 
 class AttentionScratch(NamedTuple):
@@ -31,15 +31,6 @@ class AttentionScratch(NamedTuple):
     values: FloatArray  # (K / PANEL, T, PANEL), of one head
     scores: FloatArray  # (QUERY_BLOCK, T)
     sums: FloatArray  # (QUERY_BLOCK, K)
-
-
-@kernel(flags={"nnan", "nsz"})
-def largest(x: FloatArray) -> np.float32:
-    """Return the maximum of finite numbers; the flags let it run in lanes."""
-    best = x[0]
-    for i in range(x.size):
-        best = max(best, x[i])
-    return best
 
 
 @kernel(flags={"reassoc", "nsz"})
@@ -52,23 +43,28 @@ def total(x: FloatArray) -> np.float32:
 
 
 @kernel
-def softmax(x: FloatArray, scale: np.float32) -> None:
+def softmax(x: FloatArray, start: int, count: int, scale: np.float32) -> None:
     """Turn scores times scale into shares of 1, in place: functional.softmax.
 
-    x: float32 (T,), finite. Source of the exponential: x = n ln 2 + r with n whole, a polynomial
+    x: float32, finite, count numbers from start on, and room up to a multiple of PANEL, where
+    nothing of use is left. Source of the exponential: x = n ln 2 + r with n whole, a polynomial
     for exp(r) with the coefficients of Cephes' expf (Moshier 1992), and n added to the exponent.
     """
-    highest = largest(x)
-    for i in range(x.size):
-        value = max((x[i] - highest) * scale, EXP_LIMIT)
+    size = round_up(count, PANEL)
+    for i in range(start + count, start + size):
+        x[i] = LOWEST  # whose exponential is too small to change a sum of 1 or more
+    highest = largest(x, start, size)
+    line = x[start : start + size]
+    for i in range(size):
+        value = max((line[i] - highest) * scale, EXP_LIMIT)
         whole = (value * LOG2_E + TO_WHOLE) - TO_WHOLE
         r = (value - whole * LN2_HIGH) - whole * LN2_LOW
         power = ((((E0 * r + E1) * r + E2) * r + E3) * r + E4) * r + E5
         power = power * r * r + r + ONE
-        x[i] = power * float_from_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
-    share = ONE / total(x)
-    for i in range(x.size):
-        x[i] *= share
+        line[i] = power * float_from_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
+    share = ONE / total(line)
+    for i in range(size):
+        line[i] *= share
 
 
 @kernel
@@ -109,7 +105,7 @@ def attention(
                     wide, at, wide_stride, tiles, size, keys, 0, panel, scores, 0, stride, stride
                 )
                 for row in range(rows):
-                    softmax(scores[row * stride : row * stride + count], scale)
+                    softmax(scores, row * stride, count, scale)
                 panel = count * PANEL
                 multiply(scores, 0, stride, tiles, count, values, 0, panel, sums, 0, width, width)
                 for row in range(rows):
@@ -129,11 +125,18 @@ def pack_keys(
     keys: FloatArray,
 ) -> None:
     """Lay out the keys of one head, transposed, as panels (count / PANEL, size, PANEL)."""
-    for token in range(round_up(count, PANEL)):
-        to = token // PANEL * size * PANEL + token % PANEL
-        at = (first + token) * stride + column
-        for i in range(size):
-            keys[to + i * PANEL] = wide[at + i] if token < count else np.float32(0)
+    for start in range(0, count, PANEL):
+        at, to = (first + start) * stride + column, start * size
+        if start + PANEL <= count:
+            for i in range(size):
+                for token in range(PANEL):
+                    keys[to + i * PANEL + token] = wide[at + token * stride + i]
+        else:
+            for i in range(size):
+                for token in range(PANEL):
+                    here = token < count - start
+                    number = wide[at + token * stride + i] if here else np.float32(0)
+                    keys[to + i * PANEL + token] = number
 
 
 @kernel
@@ -149,7 +152,10 @@ def pack_values(
     """Lay out the values of one head as panels (size / PANEL, count, PANEL)."""
     for i in range(0, size, PANEL):
         for token in range(count):
-            at = (first + token) * stride + column + i
-            to = (i * count) + token * PANEL
-            for j in range(PANEL):
-                values[to + j] = wide[at + j] if i + j < size else np.float32(0)
+            at, to = (first + token) * stride + column + i, i * count + token * PANEL
+            if i + PANEL <= size:
+                for j in range(PANEL):
+                    values[to + j] = wide[at + j]
+            else:
+                for j in range(PANEL):
+                    values[to + j] = wide[at + j] if i + j < size else np.float32(0)

@@ -1,5 +1,6 @@
 """A short vocabulary for writing kernels in LLVM's own language, where Numba's is too far away."""
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -61,8 +62,8 @@ class Emitter:
         """Return a b + c, rounded once, in every lane of float32 vectors."""
         return self.call(f"llvm.fma.v{a.type.count}f32", a, b, c, returns=a.type)
 
-    def total(self, vector: Value) -> Value:
-        """Add the lanes, upper half to lower half until one is left: the same order everywhere."""
+    def folded(self, vector: Value, join: Callable[[Value, Value], Value]) -> Value:
+        """Join the lanes, lower half with upper half until one is left: the same order always."""
         lanes = vector.type.count
         while lanes > 1:
             lanes //= 2
@@ -74,7 +75,7 @@ class Emitter:
                 )
                 for first in (0, lanes)
             ]
-            vector = self.builder.fadd(*halves)
+            vector = join(*halves)
         return self.builder.extract_element(vector, ir.Constant(INT32, 0))
 
     def product(self, a: Value, b: Value | int) -> Value:

@@ -16,7 +16,7 @@ from minisplade.kernels.compiler import kernel
 from minisplade.kernels.tiles import PANEL, ROWS, multiply, round_up
 
 ROW_BLOCK = 42 * ROWS
-INPUT_BLOCK = 256
+INPUT_BLOCK = 512
 """A block of rows and inputs is 252 KB and stays in L2, while panels of 16 KB pass through L1."""
 PASSED_STRIDE = INPUT_BLOCK + PANEL
 """Rows of a copied block: not a power of 2 apart, or they would all want the same lines of L1."""

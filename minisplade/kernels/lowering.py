@@ -142,7 +142,21 @@ def dot(emit: Emitter, a: Value, a_start: Value, b: Value, b_start: Value, size:
     with emit.steps(builder.udiv(size, constant(size.type, LANES))) as step:
         pair = emit.load(left, step.index), emit.load(right, step.index)
         builder.store(emit.multiply_add(*pair, builder.load(partial)), partial)
-    return emit.total(builder.load(partial))
+    return emit.folded(builder.load(partial), builder.fadd)
+
+
+def largest(emit: Emitter, x: Value, start: Value, size: Value) -> Value:
+    """Keep a maximum in every lane: one instruction, where Numba's max() minds NaN and zeros."""
+    builder, numbers = emit.builder, vector(FLOAT32, 8)
+    first = emit.pointer(0, x, start, numbers)
+    best = emit.variable(emit.load(first))
+
+    def larger(a: Value, b: Value) -> Value:
+        return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+    with emit.steps(builder.udiv(size, constant(size.type, 8))) as step:
+        builder.store(larger(emit.load(first, step.index), builder.load(best)), best)
+    return emit.folded(builder.load(best), larger)
 
 
 def bound_tile(
@@ -267,6 +281,7 @@ LOWERINGS: dict[str, Callable[..., Value]] = {
     "multiply_tile": multiply_tile,
     "multiply_two_tiles": multiply_two_tiles,
     "dot": dot,
+    "largest": largest,
     "bound_tile": bound_tile,
     "float_from_bits": float_from_bits,
 }

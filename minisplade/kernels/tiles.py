@@ -147,6 +147,15 @@ def dot(a: FloatArray, a_start: int, b: FloatArray, b_start: int, size: int) -> 
     return partial[0]
 
 
+@tile(returns="float32")
+def largest(x: FloatArray, start: int, size: int) -> np.float32:
+    """Return the maximum of some numbers that are none of them NaN.
+
+    x: float32, from start on; size: a multiple of PANEL, not 0.
+    """
+    return x[start : start + size].max()
+
+
 @tile(returns="int64")
 def bound_tile(
     codes: ByteArray,
