@@ -69,9 +69,15 @@ def _is_private(folder: Path) -> bool:
 
 @cache
 def cpu_features() -> frozenset[str]:
-    """Return the instruction sets that LLVM finds on this CPU, such as "avx2"; needs Numba."""
+    """Return the instruction sets to compile for, such as "avx2"; needs Numba.
+
+    They are those that LLVM finds on this CPU, or those of $NUMBA_CPU_FEATURES, Numba's own switch.
+    """
     if not find_spec("llvmlite"):
         return frozenset()
+    wanted = os.environ.get("NUMBA_CPU_FEATURES")
+    if wanted is not None:
+        return frozenset(name[1:] for name in wanted.split(",") if name.startswith("+"))
     from llvmlite.binding import get_host_cpu_features
 
     return frozenset(name for name, present in get_host_cpu_features().items() if present)

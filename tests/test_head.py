@@ -1,5 +1,7 @@
 """The screened head against every logit computed: on real, random and hostile weights."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,16 @@ from uncompiled import assert_passes_uncompiled
 
 from minisplade.arrays import FloatArray, OffsetArray
 from minisplade.kernels import head
-from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS
+from minisplade.kernels.compiler import Bundle
+from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK
+from minisplade.kernels.tiles import CODE_OFFSET, LANES, PANEL, ROWS, TERMS
+from minisplade.models.screening import (
+    Plan,
+    build_screen,
+    depth_choices,
+    first_plan,
+    learned_plan,
+)
 from minisplade.runtime import cpu_features
 
 pytestmark = pytest.mark.skipif("avx2" not in cpu_features(), reason="this CPU has no AVX2")
@@ -52,30 +63,26 @@ class Case:
         first = self.states, self.stride, self.hidden, offsets, owners
         return (*first, self.decoder, self.columns, self.bias)
 
-    def screened(self, offsets: OffsetArray, centre: FloatArray) -> tuple[bool, FloatArray]:
-        block, blocks = head.block_of(self.hidden), head.num_blocks_of(self.hidden)
-        terms = round_up(self.num_terms, TERMS)
-        screen = head.Screen(
-            panels=np.zeros(terms * block * blocks, np.int8),
-            first_sums=np.zeros(terms * blocks, np.int32),
-            floors=np.zeros(terms, np.float32),
-            centre=centre.astype(np.float32),
-            limits=np.zeros(4),
-        )
-        rows = self.decoder.reshape(self.num_terms, -1)
-        head.pack_screen(rows, self.bias, self.hidden, np.zeros(self.hidden), screen)
-        scratch = self.scratch()
+    def screen(self, plan: Plan) -> Bundle:
+        rows = self.decoder.reshape(self.num_terms, -1)[:, : self.hidden]
+        return build_screen(plan, rows, self.bias)
+
+    def screened(self, offsets: OffsetArray, plan: Plan) -> tuple[bool, FloatArray]:
         pooled = np.zeros((offsets.size - 1, self.num_terms), dtype=np.float32)
-        return head.pool_screened(*self.arguments(offsets), screen, scratch, pooled), pooled
+        rest = self.screen(plan), self.scratch(), pooled
+        return head.pool_screened(*self.arguments(offsets), *rest), pooled
 
     def scratch(self) -> head.HeadScratch:
         block, blocks = head.block_of(self.hidden), head.num_blocks_of(self.hidden)
+        choices = depth_choices(self.hidden).size
         return head.HeadScratch(
+            turned=np.zeros(self.rows * self.stride, np.float32),
+            block=np.zeros(ROW_BLOCK * PASSED_STRIDE, np.float32),
             codes=np.zeros(self.rows * block * blocks, np.uint8),
             scales=np.zeros(self.rows, np.float32),
             slacks=np.zeros(self.rows, np.float32),
+            rests=np.zeros(self.rows * choices, np.float32),
             hits=np.zeros(ROWS * TERMS // 8, np.uint8),
-            shifted=np.zeros(self.hidden),
             logits=np.zeros(ROWS * PANEL, np.float32),
             margins=np.zeros(self.rows, np.float32),
         )
@@ -92,8 +99,27 @@ class Case:
         return pooled
 
 
+def plans(case: Case, rng: np.random.Generator, centre: FloatArray) -> Iterator[Plan]:
+    """Make up sensible and senseless plans; the first is that of models without experience."""
+    yield first_plan(centre[None], case.num_terms)
+    states = case.states.reshape(case.rows, -1)[: case.count, : case.hidden]
+    rows = case.decoder.reshape(case.num_terms, -1)[:, : case.hidden]
+    learned = learned_plan(states, rows, case.bias)
+    if learned is not None:
+        yield learned
+    panels = round_up(case.num_terms, TERMS) // TERMS
+    choices = depth_choices(case.hidden).size
+    yield Plan(
+        axes=np.linalg.qr(rng.standard_normal((case.hidden, case.hidden)))[0]
+        * rng.choice([0.3, 1, 8], case.hidden)[:, None],
+        shift=rng.standard_normal(case.hidden),
+        order=rng.permutation(case.num_terms).astype(np.int32),
+        depths=rng.integers(0, choices, panels).astype(np.int32),
+    )
+
+
 def check(case: Case, centre: FloatArray | None = None, must_finish: bool = True) -> None:
-    """Both ways must give the same bits, and the same as brute force within rounding."""
+    """All ways must give the same bits, and the same as brute force within rounding."""
     offsets = np.array(sorted({0, case.count // 3, case.count}), dtype=np.int64)
     with quiet():
         logits = case.every_logit()
@@ -104,12 +130,12 @@ def check(case: Case, centre: FloatArray | None = None, must_finish: bool = True
             ]
         )
         everything = case.all(offsets)
-        finished, screened = case.screened(
-            offsets, np.zeros(case.hidden) if centre is None else centre
-        )
-    assert finished or not must_finish
-    if finished:
-        assert np.array_equal(screened, everything)
+        centre = np.zeros(case.hidden, np.float32) if centre is None else centre
+        for i, plan in enumerate(plans(case, np.random.default_rng(case.hidden), centre)):
+            finished, screened = case.screened(offsets, plan)
+            assert finished or i or not must_finish
+            if finished:
+                assert np.array_equal(screened, everything)
     states = case.states.reshape(case.rows, -1)[: case.count].astype(np.float64)
     length = np.sqrt((states**2).sum(axis=1)).max()
     longest = np.sqrt((case.decoder.reshape(case.num_terms, -1).astype(np.float64) ** 2).sum(1))
@@ -169,7 +195,8 @@ def test_the_bound_leaves_little() -> None:
     """A sound bound could still be useless: most pairs below -1.5 deviations must be ruled out."""
     rng = np.random.default_rng(9)
     case = Case(normal(rng, 60, 128), normal(rng, 640, 128), np.full(640, -4 * np.sqrt(128)))
-    finished, _ = case.screened(np.array([0, 60], dtype=np.int64), np.zeros(128))
+    plan = first_plan(np.zeros((1, 128), np.float32), 640)
+    finished, _ = case.screened(np.array([0, 60], dtype=np.int64), plan)
     assert finished
     block = head.block_of(128)
     assert (block, head.num_blocks_of(128)) == (128, 1)
@@ -178,7 +205,8 @@ def test_the_bound_leaves_little() -> None:
 def test_screening_stops_where_much_is_active() -> None:
     rng = np.random.default_rng(2)
     case = Case(normal(rng, 60, 32), normal(rng, 640, 32), np.zeros(640))
-    finished, _ = case.screened(np.array([0, 60], dtype=np.int64), np.zeros(32))
+    plan = first_plan(np.zeros((1, 32), np.float32), 640)
+    finished, _ = case.screened(np.array([0, 60], dtype=np.int64), plan)
     assert not finished
 
 
@@ -205,16 +233,47 @@ def test_take_active_empties_what_it_reads() -> None:
         assert not again.any()
 
 
-def test_codes_stay_within_sixteen_bits() -> None:
+@pytest.mark.parametrize("hidden", [4, 100, 128, 300])
+def test_codes_stay_within_sixteen_bits(hidden: int) -> None:
     """Whatever the direction, the code of a block is shorter than the root of 2 ** 15."""
     rng = np.random.default_rng(8)
-    for hidden in (4, 100, 128):
-        for vector in (np.ones(hidden), normal(rng, hidden), np.eye(hidden)[0], np.zeros(hidden)):
-            for largest_code in (head.STATE_LIMIT, head.WEIGHT_LIMIT):
-                scale = head.scale_of(vector.astype(np.float64), hidden, hidden, largest_code)
-                codes = [head.code_of(x / scale, largest_code) for x in vector]
-                assert np.dot(codes, codes) < 2**15
-                assert max(map(abs, codes)) <= largest_code
+    rows = [np.ones(hidden), normal(rng, hidden), np.eye(hidden)[0], np.zeros(hidden)]
+    vectors = np.stack([*rows, -rows[0], 1e4 * rows[1]]).astype(np.float32)
+    case = Case(vectors, vectors, np.zeros(len(vectors), np.float32))
+    screen, scratch = case.screen(first_plan(0 * vectors, len(vectors))), case.scratch()
+    count = len(vectors)
+    head.quantise(case.states, case.stride, hidden, count, case.rows, screen, scratch)
+    block = head.block_of(hidden)
+    codes = scratch.codes.reshape(case.rows, -1, block)[:count].astype(np.int64)
+    codes -= CODE_OFFSET
+    terms = screen.value.panels.reshape(-1, TERMS, 4).swapaxes(0, 1).reshape(TERMS, -1, block)
+    for some, largest_code in ((codes, 127), (terms.astype(np.int64), 63)):
+        assert (some**2).sum(axis=2).max() < 2**15
+        assert np.abs(some).max() <= largest_code
+        assert np.abs(some[2]).max() == largest_code  # and a spike uses all there is
+
+
+def test_learned_axes_rule_out_more() -> None:
+    """Where hidden states keep to a few directions, the first columns rule most terms out."""
+    rng = np.random.default_rng(3)
+    spread = 0.8 ** np.arange(64)
+    turn = np.linalg.qr(normal(rng, 64, 64))[0]
+    states = (normal(rng, 600, 64) * spread) @ turn
+    decoder = normal(rng, 960, 64)
+    bias = np.full(960, -4 * np.sqrt(np.square(spread).sum()), np.float32)
+    plan = learned_plan(states.astype(np.float32), decoder, bias)
+    assert plan is not None
+    columns = depth_choices(64)[plan.depths]
+    assert columns.mean() < 40
+    u = (states @ plan.axes.T + plan.shift)[:, : columns.max()]
+    assert np.abs(np.cov(u.T) - np.diag(np.var(u, axis=0))).max() < 1e-2 * np.var(u)
+
+
+def test_nothing_is_learned_from_nothing() -> None:
+    states, decoder = np.zeros((600, 8), np.float32), np.ones((64, 8), np.float32)
+    bias = np.ones(64, np.float32)
+    assert learned_plan(states * np.nan, decoder, bias) is None
+    assert learned_plan(states, decoder, bias) is None  # every term stays open
 
 
 def test_these_tests_pass_with_the_compiler_switched_off() -> None:

@@ -275,7 +275,8 @@ def _key(kernel: Kernel, kinds: tuple[Kind, ...]) -> str:
 
     code = kernel.function.__code__
     parts = [source_digest(), repr(kinds), repr(kernel.flags), code.co_code.hex()]
-    parts += [get_default_triple(), get_host_cpu_name(), *sorted(cpu_features())]
+    cpu = os.environ.get("NUMBA_CPU_NAME") or get_host_cpu_name()
+    parts += [get_default_triple(), cpu, *sorted(cpu_features())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

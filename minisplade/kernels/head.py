@@ -4,18 +4,22 @@ Nearly all logits of a SPLADE model are negative: three of 30,522 are positive a
 splade-tiny. So pool_screened first bounds every logit from above with small integers, and computes
 the few that may be positive in float32. pool_all computes every one, to the same bits.
 
-The bound. Let h be a hidden state, w a row of the decoder and b its bias; c is any vector near the
-hidden states. With codes p = round((h - c) / s), q = round(w / t) and scales s, t of one's choice,
+The bound. Let h be a hidden state, w a row of the decoder and b its bias; u = A h + a is h along
+other axes, and v those weights for which v·A h = w·h. With codes p = round(u / s), q = round(v / t)
+and scales s, t of one's choice,
 
-    (w·h + b) / (s t) = p·q + (w·c + b) / (s t) + (h - c)/s · (w/t - q) + ((h - c)/s - p) · q,
+    (w·h + b) / (s t) = p·q + (b - v·a) / (s t) + u/s · (v/t - q) + (u/s - p) · q,
 
-and by Cauchy and Schwarz the last two terms are at most |h - c|/s |w/t - q| + |(h - c)/s - p| |q|.
-The logit can be positive only if p·q > s⁻¹ floor - slack, where floor = -(w·c + b) / t belongs to
-the term and slack, the sum of those two bounds at their largest over all terms, to the token. Both
-are widened by more than float32 can lose on the way, in the bound or in the logit itself.
+and by Cauchy and Schwarz the last two terms are at most |u|/s |v/t - q| + |u/s - p| |q|. The logit
+can be positive only if p·q > floor / s + slack, where floor = (v·a - b) / t belongs to the term,
+and -slack, the sum of those two bounds at their largest over all terms, to the token. It is
+widened by more than float32 can lose on the way, in u, in the bound or in the logit itself.
+
+Most of p·q lies in its first columns, if the axes are chosen for that (models/screening.py). The
+others add at most the product of their lengths, so for many tiles the first columns are enough.
 
 Scales are as small as keeps |p| |q| below 2**15 in every block of columns: then all partial sums
-fit 16 bits, and the processor adds twice as many at once.
+fit 16 bits, and a processor without VNNI adds twice as many at once.
 """
 
 import math
@@ -33,6 +37,7 @@ from minisplade.arrays import (
     SumArray,
 )
 from minisplade.kernels.compiler import kernel
+from minisplade.kernels.layers import linear
 from minisplade.kernels.tiles import (
     CODE_OFFSET,
     LANES,
@@ -41,7 +46,9 @@ from minisplade.kernels.tiles import (
     TERMS,
     bound_tile,
     dot,
+    float_from_bits,
     multiply_tile,
+    pieces_of,
     round_up,
 )
 
@@ -51,6 +58,7 @@ NORM_LIMIT = math.sqrt(2**15 - 1) - 0.5 * math.sqrt(BLOCK) - 1e-6
 """The longest vector whose square, with every entry rounded, is still below 2**15."""
 STATE_LIMIT, WEIGHT_LIMIT = 127, 63
 """Largest codes: 255 * 63 * 2 still fits the 16 bits that one instruction adds a pair in."""
+STATE_BOUND = np.float32(STATE_LIMIT)
 PANELS_AT_ONCE = 4
 """Panels that stay in L1 while all rows pass by: 16 KB for 128 columns."""
 FEW = 16
@@ -62,24 +70,41 @@ LOG, LOG_LOG = 1, 2
 """Activations: log(1 + x) of the positive part, once or twice."""
 
 
+LOST, KEPT, TURNED, LENGTH, CONSTANT = range(5)
+"""Places in Screen.limits: the largest |v/t - q|, |q|, |v|/t, |w|/t and |v·a - b|/t of terms."""
+AXES, SHIFT, RESIDUE = range(3)
+"""Places in Screen.turning: bounds of |A|, |a| and |w - v A| / |w|."""
+
+
 class Screen(NamedTuple):
-    """The decoder in codes, and what bounds its logits."""
+    """The decoder in codes, and what bounds its logits.
+
+    Terms stand in an order of their own, in panels of TERMS, each with a depth of its own.
+    """
 
     panels: CodeArray  # int8, flat (V / TERMS, size / 4, TERMS, 4)
-    first_sums: SumArray  # int32, flat (V / TERMS, size / block, TERMS)
+    first_sums: SumArray  # int32, flat (V / TERMS, blocks + 1, TERMS)
     floors: FloatArray  # float32 (V rounded up to whole panels,)
-    centre: FloatArray  # float32 (D,)
-    limits: DoubleArray  # float64 (4,): largest |w/t - q|, |q|, |w|/t and |b|/t
+    rests: FloatArray  # float32, as floors: the length of the codes beyond depth
+    order: IdArray  # int32, as floors: the term that stands there
+    depths: IdArray  # int32 (V / TERMS,), places in depth_choices
+    depth_choices: OffsetArray  # int64 (choices,), columns
+    axes: FloatArray  # float32 panels of A, (D / PANEL, D, PANEL), flat
+    shift: FloatArray  # float32, a, rounded up to whole panels
+    turning: DoubleArray  # float64 (3,)
+    limits: DoubleArray  # float64 (5,)
 
 
 class HeadScratch(NamedTuple):
     """The working memory of one thread."""
 
+    turned: FloatArray  # float32, flat (rows, D rounded up to whole panels)
+    block: FloatArray  # float32, as Scratch.block
     codes: ByteArray  # uint8, flat (rows, size)
     scales: FloatArray  # float32 (rows,)
     slacks: FloatArray  # float32 (rows,)
+    rests: FloatArray  # float32, flat (choices, rows)
     hits: ByteArray  # uint8 (ROWS * TERMS / 8,)
-    shifted: DoubleArray  # float64 (D,)
     logits: FloatArray  # float32 (ROWS * PANEL,)
     margins: FloatArray  # float32 (rows,)
 
@@ -94,20 +119,8 @@ def num_blocks_of(hidden: int) -> int:
     return (hidden + BLOCK - 1) // BLOCK
 
 
-@kernel
-def scale_of(x: DoubleArray, hidden: int, block: int, largest_code: int) -> float:
-    """Choose a scale that keeps codes below largest_code, and each block below NORM_LIMIT.
-
-    x: float64 (hidden,).
-    """
-    scale = 0.0
-    for start in range(0, hidden, block):
-        squares = 0.0
-        for i in range(start, min(hidden, start + block)):
-            squares += x[i] * x[i]
-            scale = max(scale, abs(x[i]) / largest_code)
-        scale = max(scale, math.sqrt(squares) / NORM_LIMIT)
-    # Any scale gives a valid bound; this one only has to stay clear of overflow and of 0.
+def usable(scale: float) -> float:
+    """Keep a scale clear of overflow and of 0; any gives a valid bound."""
     return scale if 1e-30 < scale < 1e30 else 1.0
 
 
@@ -117,42 +130,95 @@ def code_of(x: float, largest_code: int) -> int:
 
 
 @kernel
-def pack_screen(
-    decoder: FloatArray, bias: FloatArray, hidden: int, row: DoubleArray, screen: Screen
+def pack_terms(
+    rows: DoubleArray,
+    lengths: DoubleArray,
+    biases: DoubleArray,
+    first: int,
+    squares: DoubleArray,
+    screen: Screen,
 ) -> None:
-    """Fill a Screen, whose centre is given.
+    """Fill the places of some terms in a Screen whose order, depths, axes and shift are given.
 
-    decoder: float32 (V, D or more columns), of which hidden count; bias: float32 (V,);
-    row: float64 (hidden,), to work in.
+    rows: float64 (terms, hidden), v of each; lengths: float64 (terms,), |w| of each; biases:
+    float64 (terms,), b - v·a of each; first: the place of the first; squares: float64 (blocks,),
+    to work in.
     """
+    hidden, blocks = rows.shape[1], squares.size
     block = block_of(hidden)
-    size = block * num_blocks_of(hidden)
+    size = block * blocks
     limits = screen.limits
-    for term in range(screen.floors.size):
-        if term >= bias.size:
-            screen.floors[term] = NEVER
-            continue
-        product = 0.0
-        for i in range(hidden):
-            row[i] = decoder[term, i]
-            product += row[i] * screen.centre[i]
-        scale = scale_of(row, hidden, block, WEIGHT_LIMIT)
-        panel, column = term // TERMS, term % TERMS
-        lost, kept, length = 0.0, 0.0, 0.0
-        for i in range(hidden):
-            exact = row[i] / scale
+    for i in range(rows.shape[0]):
+        place, row = first + i, rows[i]
+        panel, column = place // TERMS, place % TERMS
+        depth = screen.depth_choices[screen.depths[panel]]
+        scale = 0.0
+        squares[:] = 0
+        for j in range(hidden):
+            squares[j // block] += row[j] * row[j]
+            scale = max(scale, abs(row[j]) / WEIGHT_LIMIT)
+        for j in range(blocks):
+            scale = max(scale, math.sqrt(squares[j]) / NORM_LIMIT)
+        scale = usable(scale)
+        lost, kept, rest = 0.0, 0.0, 0.0
+        for j in range(hidden):
+            exact = row[j] / scale
             code = code_of(exact, WEIGHT_LIMIT)
             lost += (exact - code) ** 2
             kept += code * code
-            length += exact * exact
-            screen.panels[((panel * (size // 4) + i // 4) * TERMS + column) * 4 + i % 4] = code
-            at = (panel * (size // block) + i // block) * TERMS + column
+            if j >= depth:
+                rest += code * code
+            screen.panels[((panel * (size // 4) + j // 4) * TERMS + column) * 4 + j % 4] = code
+            piece = j // block if j < depth else pieces_of(depth, block) + (j - depth) // block
+            at = (panel * (blocks + 1) + piece) * TERMS + column
             screen.first_sums[at] -= CODE_OFFSET * code
-        screen.floors[term] = -(product + bias[term]) / scale
-        limits[0] = max(limits[0], math.sqrt(lost))
-        limits[1] = max(limits[1], math.sqrt(kept))
-        limits[2] = max(limits[2], math.sqrt(length))
-        limits[3] = max(limits[3], (abs(product) + abs(bias[term])) / scale)
+        screen.floors[place] = -biases[i] / scale
+        screen.rests[place] = math.sqrt(rest) * WIDER
+        limits[LOST] = max(limits[LOST], math.sqrt(lost))
+        limits[KEPT] = max(limits[KEPT], math.sqrt(kept))
+        limits[TURNED] = max(limits[TURNED], math.sqrt(squares.sum()) / scale)
+        limits[LENGTH] = max(limits[LENGTH], lengths[i] / scale)
+        limits[CONSTANT] = max(limits[CONSTANT], abs(biases[i]) / scale)
+
+
+@kernel
+def largest_size(x: FloatArray) -> np.float32:
+    """Return the largest number, signs aside: as whole numbers, their bits have the same order."""
+    bits, best = x.view(np.int32), 0
+    for i in range(bits.size):
+        best = max(best, bits[i] & 0x7FFFFFFF)
+    return float_from_bits(best)
+
+
+@kernel(flags={"reassoc", "nsz"})
+def sum_of_squares(x: FloatArray) -> float:
+    """Add squares in float64, in any order."""
+    total = 0.0
+    for i in range(x.size):
+        total += np.float64(x[i]) * np.float64(x[i])
+    return total
+
+
+@kernel(flags={"reassoc", "nsz"})
+def encode_row(x: FloatArray, inverse: np.float32, codes: ByteArray) -> float:
+    """Write the codes of some numbers, and return the sum of squares of what rounding lost."""
+    lost = 0.0
+    for i in range(x.size):
+        exact = x[i] * inverse
+        code = np.rint(min(max(exact, -STATE_BOUND), STATE_BOUND))
+        codes[i] = np.uint8(np.int32(code) + CODE_OFFSET)
+        lost += np.float64(exact - code) * np.float64(exact - code)
+    return lost
+
+
+@kernel
+def sum_of_codes(codes: ByteArray) -> int:
+    """Add the squares of codes."""
+    total = 0
+    for i in range(codes.size):
+        code = int(codes[i]) - CODE_OFFSET
+        total += code * code
+    return total
 
 
 @kernel
@@ -165,40 +231,55 @@ def quantise(
     screen: Screen,
     scratch: HeadScratch,
 ) -> None:
-    """Turn hidden states into codes, with the scale and slack of each.
+    """Turn hidden states into codes, with the scale, the slack and the rests of each.
 
     states: float32 (rows, stride), of which count rows are tokens and hidden columns count.
     """
-    block = block_of(hidden)
-    size = block * num_blocks_of(hidden)
-    shifted = scratch.shifted
-    limits = screen.limits
-    # The roundings of a logit: LANES partial sums, their tree, and the bias.
+    block, blocks = block_of(hidden), num_blocks_of(hidden)
+    size = block * blocks
+    turned, limits, turning = scratch.turned, screen.limits, screen.turning
+    linear(
+        states,
+        stride,
+        hidden,
+        screen.axes,
+        screen.shift,
+        rows,
+        turned,
+        screen.shift.size,
+        False,
+        scratch.block,
+    )
+    # The roundings of a logit: LANES partial sums, their tree, and the bias. Then those of u.
     rounding = (hidden / LANES + 16) * 2.0**-24
+    turn_rounding = (hidden + 16) * 2.0**-24
     for row in range(rows):
         codes = scratch.codes[row * size : (row + 1) * size]
-        codes[:] = CODE_OFFSET
         if row >= count:
+            codes[:] = CODE_OFFSET
             scratch.scales[row], scratch.slacks[row] = 0, NEVER
+            for choice in range(screen.depth_choices.size):
+                scratch.rests[choice * rows + row] = 0
             continue
-        line = states[row * stride : row * stride + hidden]
-        length = 0.0
-        for i in range(hidden):
-            shifted[i] = np.float64(line[i]) - screen.centre[i]
-            length += np.float64(line[i]) ** 2
-        scale = scale_of(shifted, hidden, block, STATE_LIMIT)
-        lost, moved = 0.0, 0.0
-        for i in range(hidden):
-            exact = shifted[i] / scale
-            code = code_of(exact, STATE_LIMIT)
-            lost += (exact - code) ** 2
-            moved += exact * exact
-            codes[i] = code + CODE_OFFSET
-        slack = math.sqrt(moved) * limits[0] + math.sqrt(lost) * limits[1]
-        slack += rounding * math.sqrt(length) / scale * limits[2]
-        slack += 2.0**-20 * limits[3] / scale + 1
-        scratch.scales[row] = 1 / scale
-        scratch.slacks[row] = -slack * WIDER
+        line = turned[row * screen.shift.size : row * screen.shift.size + hidden]
+        squares, scale = 0.0, largest_size(line) / STATE_LIMIT
+        for start in range(0, hidden, block):
+            more = sum_of_squares(line[start : min(hidden, start + block)])
+            scale = max(scale, math.sqrt(more) / NORM_LIMIT)
+            squares += more
+        inverse = np.float32(1 / usable(scale * WIDER))
+        codes[hidden:] = CODE_OFFSET
+        lost = encode_row(line, inverse, codes)
+        for choice in range(screen.depth_choices.size):
+            rest = sum_of_codes(codes[screen.depth_choices[choice] :])
+            scratch.rests[choice * rows + row] = math.sqrt(rest) * WIDER
+        length = math.sqrt(sum_of_squares(states[row * stride : row * stride + hidden]))
+        slack = math.sqrt(squares) * limits[LOST] + math.sqrt(lost) / inverse * limits[KEPT]
+        slack += rounding * length * limits[LENGTH] + turning[RESIDUE] * length * limits[LENGTH]
+        slack += turn_rounding * (turning[AXES] * length + turning[SHIFT]) * limits[TURNED]
+        slack += 2.0**-20 * limits[CONSTANT]
+        scratch.scales[row] = inverse
+        scratch.slacks[row] = -(slack * inverse * WIDER + 3)
 
 
 @kernel
@@ -222,42 +303,47 @@ def pool_screened(
     of LANES; bias: float32 (V,); pooled: float32 (B, V). Returns whether it went to the end:
     it stops where too much survives for this to pay, and then pool_all has to do it.
     """
-    size = block_of(hidden) * num_blocks_of(hidden)
-    blocks = num_blocks_of(hidden)
+    block, blocks = block_of(hidden), num_blocks_of(hidden)
+    size = block * blocks
     rows = round_up(offsets[-1], ROWS)
     quantise(states, stride, hidden, offsets[-1], rows, screen, scratch)
     num_panels = screen.floors.size // TERMS
-    codes, scales, slacks, hits = scratch.codes, scratch.scales, scratch.slacks, scratch.hits
-    panels, first_sums, floors = screen.panels, screen.first_sums, screen.floors
+    hits, order = scratch.hits, screen.order
     survivors, seen = 0, 0
     for first in range(0, num_panels, PANELS_AT_ONCE):
         last = min(num_panels, first + PANELS_AT_ONCE)
         for row in range(0, rows, ROWS):
             for panel in range(first, last):
+                choice = screen.depths[panel]
                 if not bound_tile(
-                    codes,
+                    scratch.codes,
                     row * size,
                     size,
-                    panels,
+                    screen.depth_choices[choice],
+                    screen.panels,
                     panel * TERMS * size,
-                    first_sums,
-                    panel * TERMS * blocks,
-                    size // blocks,
-                    scales,
-                    slacks,
+                    screen.first_sums,
+                    panel * TERMS * (blocks + 1),
+                    block,
+                    scratch.scales,
+                    scratch.slacks,
                     row,
-                    floors,
+                    scratch.rests,
+                    choice * rows + row,
+                    screen.floors,
+                    screen.rests,
                     panel * TERMS,
                     hits,
                 ):
                     continue
-                for place in range(ROWS * TERMS // 8):
-                    bits = hits[place]
-                    token = row + place * 8 // TERMS
-                    term = panel * TERMS + place * 8 % TERMS
+                for byte in range(ROWS * TERMS // 8):
+                    bits = hits[byte]
+                    token = row + byte * 8 // TERMS
+                    place = panel * TERMS + byte * 8 % TERMS
                     while bits:
-                        if bits & 1 and token < offsets[-1] and term < bias.size:
+                        if bits & 1 and token < offsets[-1] and place < bias.size:
                             survivors += 1
+                            term = order[place]
                             logit = bias[term] + dot(
                                 states,
                                 token * stride,
@@ -268,7 +354,7 @@ def pool_screened(
                             if logit > pooled[owners[token], term]:
                                 pooled[owners[token], term] = logit
                         bits >>= 1
-                        term += 1
+                        place += 1
         seen += rows * (last - first) * TERMS
         if survivors * FEW > seen and survivors > 1000:
             return False

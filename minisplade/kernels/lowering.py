@@ -6,8 +6,10 @@ two matrices past it. So tiles are put together here by hand; tiles.py says what
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -164,6 +166,7 @@ def bound_tile(
     codes: Value,
     codes_start: Value,
     size: Value,
+    depth: Value,
     panel: Value,
     panel_start: Value,
     first_sums: Value,
@@ -172,102 +175,176 @@ def bound_tile(
     scales: Value,
     slacks: Value,
     row: Value,
+    rests: Value,
+    rests_start: Value,
     floors: Value,
+    term_rests: Value,
     floors_start: Value,
     hits: Value,
 ) -> Value:
-    """Add products of bytes for as many terms at once as 12 registers hold, then compare."""
+    """Bound as many terms at once as 12 registers hold the sums of, and then the next."""
     builder, lanes = emit.builder, register_lanes()
-    numbers, at_once = vector(FLOAT32, lanes), 2 * lanes
+    numbers, columns = vector(FLOAT32, lanes), TERMS // lanes
     first_code = emit.pointer(0, codes, codes_start, INT8)
-    inputs = [emit.moved(first_code, emit.product(size, token), INT32) for token in range(ROWS)]
-    scale, slack = emit.pointer(8, scales, row, FLOAT32), emit.pointer(9, slacks, row, FLOAT32)
-    first_hit = emit.pointer(13, hits, constant(row.type, 0), INT64)
+    first_hit = emit.pointer(17, hits, constant(row.type, 0), INT64)
     for place in range(ROWS * TERMS // 64):
         emit.store(constant(INT64, 0), first_hit, place)
-    union = constant(row.type, 0)
-    for start in range(0, TERMS, at_once):
-        weights = emit.moved(emit.pointer(3, panel, panel_start, INT8), 4 * start)
-        starts = emit.moved(emit.pointer(5, first_sums, first_sums_start, INT32), start)
-        products = code_products(emit, inputs, weights, starts, size, block)
-        floor = emit.moved(emit.pointer(11, floors, floors_start, FLOAT32), start, numbers)
-        lowest = [emit.load(floor, column) for column in range(2)]
-        found, either = [], constant(vector(INT1, lanes), 0)
-        for token in range(ROWS):
-            times = emit.splat(emit.load(scale, token), lanes)
-            plus = emit.splat(emit.load(slack, token), lanes)
-            for column in range(2):
-                limit = emit.multiply_add(times, lowest[column], plus)
-                product = builder.sitofp(products[token][column], numbers)
-                # Unordered: NaN, where weights are too large for a bound, is a hit.
-                found.append(builder.fcmp_unordered(">", product, limit))
-                either = builder.or_(either, found[-1])
-        mask = INT16 if lanes == 16 else INT8
-        some = builder.zext(builder.bitcast(either, mask), row.type)
-        with builder.if_then(builder.icmp_unsigned("!=", some, constant(row.type, 0)), False):
-            for place, hit in enumerate(found):
-                byte = (place // 2 * TERMS + start + place % 2 * lanes) // 8
-                to = builder.bitcast(first_hit, INT8.as_pointer())
-                emit.store(builder.bitcast(hit, mask), emit.moved(to, byte, mask))
-        union = builder.or_(union, some)
-    return union
-
-
-def code_products(
-    emit: Emitter, inputs: list[Value], weights: Value, starts: Value, size: Value, block: Value
-) -> list[list[Value]]:
-    """Multiply the codes of ROWS tokens with those of two registers of terms.
-
-    One instruction of VNNI multiplies four bytes of each lane and adds all to 32 bits. AVX2 needs
-    two, VPMADDUBSW and an addition, and adds to 16 bits, of which two halves are added at the end
-    of a block: still three times as fast as float32.
-    """
-    builder, lanes = emit.builder, register_lanes()
-    bytes_, halves, words = vector(INT8, 4 * lanes), vector(INT16, 2 * lanes), vector(INT32, lanes)
-    vnni = bool({"avx512vnni" if lanes == 16 else "avxvnni"} & cpu_features())
-    wide = lanes == 16
-    multiply_bytes = "llvm.x86.avx512.pmaddubs.w.512" if wide else "llvm.x86.avx2.pmadd.ub.sw"
-    add_halves = "llvm.x86.avx512.pmaddw.d.512" if wide else "llvm.x86.avx2.pmadd.wd"
-    columns, kind = range(2), words if vnni else halves
-    weights, starts = emit.moved(weights, 0, kind), emit.moved(starts, 0, words)
-    totals = [[emit.variable(constant(words, 0)) for _ in columns] for _ in inputs]
-    sums = (
-        totals if vnni else [[emit.variable(constant(halves, 0)) for _ in columns] for _ in inputs]
+    union = emit.variable(constant(row.type, 0))
+    limits = Limits(
+        emit,
+        emit.pointer(9, scales, row, FLOAT32),
+        emit.pointer(10, slacks, row, FLOAT32),
+        emit.pointer(12, rests, rests_start, FLOAT32),
+        emit.pointer(14, floors, floors_start, numbers),
+        emit.pointer(15, term_rests, floors_start, numbers),
     )
-    in_step = TERMS // lanes
-    steps = builder.udiv(block, constant(block.type, 4))
-    with emit.steps(builder.udiv(size, block)) as part:
-        with emit.steps(steps) as step:
-            place = emit.plus(emit.product(part.index, steps), step.index)
-            at = emit.product(place, in_step)
-            taken = [emit.load(weights, emit.plus(at, column)) for column in columns]
-            for token, code_pointer in enumerate(inputs):
-                code = emit.splat(emit.load(code_pointer, place), lanes)
-                for column in columns:
-                    old = builder.load(sums[token][column])
-                    if vnni:
-                        name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
-                        new = emit.call(name, old, code, taken[column], returns=words)
-                    else:
-                        pair = builder.bitcast(code, bytes_), builder.bitcast(taken[column], bytes_)
-                        new = builder.add(old, emit.call(multiply_bytes, *pair, returns=halves))
-                    builder.store(new, sums[token][column])
-        for column in columns:
-            start = emit.load(starts, emit.plus(emit.product(part.index, in_step), column))
-            for token in range(ROWS):
+    for column in range(0, columns, 2):
+        products = Products(
+            emit,
+            [emit.moved(first_code, emit.product(size, token), INT32) for token in range(ROWS)],
+            emit.moved(emit.pointer(4, panel, panel_start, INT8), 4 * lanes * column),
+            emit.moved(emit.pointer(6, first_sums, first_sums_start, INT32), lanes * column),
+        )
+        products.add(constant(size.type, 0), depth, block)
+        _, may_be = limits.exceeded(products, column, whole=False)
+        with builder.if_then(may_be):
+            products.add(depth, builder.sub(size, depth), block)
+            bits, some = limits.exceeded(products, column, whole=True)
+            with builder.if_then(some, likely=False):
+                builder.store(constant(row.type, 1), union)
+                mask = ir.IntType(lanes)
+                place = builder.bitcast(first_hit, mask.as_pointer())
+                for token in range(ROWS):
+                    for i in range(2):
+                        bit = builder.bitcast(bits[token][i], mask)
+                        emit.store(bit, place, token * columns + column + i)
+    return builder.load(union)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Pointers to what products have to exceed."""
+
+    emit: Emitter
+    scale: Value
+    slack: Value
+    rest: Value
+    floor: Value
+    term_rest: Value
+
+    def exceeded(
+        self, products: "Products", first: int, whole: bool
+    ) -> tuple[list[list[Value]], Value]:
+        """Compare two columns, from first on; returns the bits of each token, and if any is set.
+
+        whole: whether there is nothing to come that products may grow by.
+        """
+        emit, builder, lanes = self.emit, self.emit.builder, products.lanes
+        bits: list[list[Value]] = []
+        either = constant(vector(INT1, lanes), 0)
+        for token in range(ROWS):
+            times, plus, rest = (
+                emit.splat(emit.load(place, token), lanes)
+                for place in (self.scale, self.slack, self.rest)
+            )
+            bits.append([])
+            for column in range(first, first + 2):
+                limit = emit.multiply_add(times, emit.load(self.floor, column), plus)
+                if not whole:
+                    more = builder.fneg(emit.load(self.term_rest, column))
+                    limit = emit.multiply_add(rest, more, limit)
+                product = builder.sitofp(products.total(token, column - first), limit.type)
+                # Unordered: NaN, where weights are too large for a bound, is a hit.
+                bits[token].append(builder.fcmp_unordered(">", product, limit))
+                either = builder.or_(either, bits[token][-1])
+        mask = ir.IntType(lanes)
+        none = constant(mask, 0)
+        return bits, builder.icmp_unsigned("!=", builder.bitcast(either, mask), none)
+
+
+class Products:
+    """The products of the codes of ROWS tokens and of two registers of terms, as they add up.
+
+    One instruction of VNNI multiplies four bytes of each lane and adds all to 32 bits. Without it
+    there are two, VPMADDUBSW and an addition, to 16 bits, of which two halves are added at the end
+    of a piece: still three times as fast as float32.
+    """
+
+    def __init__(self, emit: Emitter, inputs: list[Value], weights: Value, starts: Value) -> None:
+        """Take pointers to the codes of each token, of the terms, and to first sums."""
+        self.emit, self.inputs = emit, inputs
+        self.lanes = register_lanes()
+        self.bytes = vector(INT8, 4 * self.lanes)
+        self.halves, self.words = vector(INT16, 2 * self.lanes), vector(INT32, self.lanes)
+        self.vnni = ("avx512vnni" if self.lanes == 16 else "avxvnni") in cpu_features()
+        self.weights = emit.moved(weights, 0, self.words)
+        self.starts = emit.moved(starts, 0, self.words)
+        self.piece = emit.variable(constant(INT64, 0))
+        self.totals = self._zeros(self.words)
+        self.sums = self.totals if self.vnni else self._zeros(self.halves)
+
+    def total(self, token: int, column: int) -> Value:
+        """Return what has been added so far."""
+        return self.emit.builder.load(self.totals[token][column])
+
+    def add(self, first: Value, columns: Value, block: Value) -> None:
+        """Add some columns, piece by piece."""
+        emit, builder = self.emit, self.emit.builder
+        less = builder.icmp_signed("<", columns, block)
+        in_piece = builder.select(less, columns, block)
+        steps = builder.udiv(in_piece, constant(INT64, 4))
+        none = builder.icmp_signed("==", columns, constant(INT64, 0))
+        pieces = builder.udiv(columns, builder.select(none, block, in_piece))
+        first_step = builder.udiv(first, constant(INT64, 4))
+        with emit.steps(pieces) as piece:
+            from_step = emit.plus(first_step, emit.product(piece.index, steps))
+            with emit.steps(steps) as step:
+                self._add_step(emit.plus(from_step, step.index))
+            self._end_piece()
+
+    def _zeros(self, kind: Any) -> list[list[Value]]:
+        zero = constant(kind, 0)
+        return [[self.emit.variable(zero) for _ in range(2)] for _ in self.inputs]
+
+    def _add_step(self, step: Value) -> None:
+        """Add four columns."""
+        emit, builder, lanes = self.emit, self.emit.builder, self.lanes
+        at = emit.product(step, TERMS // lanes)
+        taken = [emit.load(self.weights, emit.plus(at, column)) for column in range(2)]
+        for token, code_pointer in enumerate(self.inputs):
+            code = emit.splat(emit.load(code_pointer, step), lanes)
+            for column, old_sum in enumerate(self.sums[token]):
+                pair, old = (code, taken[column]), builder.load(old_sum)
+                if self.vnni:
+                    name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
+                    new = emit.call(name, old, *pair, returns=self.words)
+                else:
+                    name = "avx512.pmaddubs.w.512" if lanes == 16 else "avx2.pmadd.ub.sw"
+                    two = (builder.bitcast(side, self.bytes) for side in pair)
+                    products = emit.call(f"llvm.x86.{name}", *two, returns=self.halves)
+                    new = builder.add(old, products)
+                builder.store(new, old_sum)
+
+    def _end_piece(self) -> None:
+        """Undo CODE_OFFSET, and bring 16-bit sums into the totals."""
+        emit, builder = self.emit, self.emit.builder
+        piece = builder.load(self.piece)
+        builder.store(emit.plus(piece, 1), self.piece)
+        name = "avx512.pmaddw.d.512" if self.lanes == 16 else "avx2.pmadd.wd"
+        for column in range(2):
+            at = emit.plus(emit.product(piece, TERMS // self.lanes), column)
+            start = emit.load(self.starts, at)
+            for sums, totals in zip(self.sums, self.totals):
                 more = start
-                if not vnni:
-                    half = builder.load(sums[token][column])
-                    builder.store(constant(halves, 0), sums[token][column])
-                    more = builder.add(
-                        emit.call(add_halves, half, constant(halves, 1), returns=words), start
-                    )
-                    # What wrapped around is a multiple of 2**16 away from the true sum.
-                    up = constant(words, 16)
-                    more = builder.ashr(builder.shl(more, up), up)
-                old = builder.load(totals[token][column])
-                builder.store(builder.add(old, more), totals[token][column])
-    return [[builder.load(total) for total in row] for row in totals]
+                if not self.vnni:
+                    halves = builder.load(sums[column]), constant(self.halves, 1)
+                    both = emit.call(f"llvm.x86.{name}", *halves, returns=self.words)
+                    builder.store(constant(self.halves, 0), sums[column])
+                    # What has wrapped around is a multiple of 2**16 away from the true sum.
+                    up = constant(self.words, 16)
+                    more = builder.ashr(builder.shl(builder.add(both, start), up), up)
+                old = builder.load(totals[column])
+                builder.store(builder.add(old, more), totals[column])
 
 
 def float_from_bits(emit: Emitter, bits: Value) -> Value:

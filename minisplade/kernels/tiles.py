@@ -134,6 +134,13 @@ def round_up(size: int, unit: int) -> int:
     return (size + unit - 1) // unit * unit
 
 
+def panels_of(weight: FloatArray, size_in: int) -> FloatArray:
+    """Cut a matrix (out, in) into flat panels (out / PANEL, size_in, PANEL), with zeros added."""
+    size_out, columns = weight.shape
+    padded = np.pad(weight, [(0, -size_out % PANEL), (0, size_in - columns)])
+    return padded.reshape(-1, PANEL, size_in).swapaxes(1, 2).reshape(-1)
+
+
 @tile(returns="float32")
 def dot(a: FloatArray, a_start: int, b: FloatArray, b_start: int, size: int) -> np.float32:
     """Multiply two vectors, with LANES partial sums that are added by halves.
@@ -161,6 +168,7 @@ def bound_tile(
     codes: ByteArray,
     codes_start: int,
     size: int,
+    depth: int,
     panel: CodeArray,
     panel_start: int,
     first_sums: SumArray,
@@ -169,34 +177,53 @@ def bound_tile(
     scales: FloatArray,
     slacks: FloatArray,
     row: int,
+    rests: FloatArray,
+    rests_start: int,
     floors: FloatArray,
+    term_rests: FloatArray,
     floors_start: int,
     hits: ByteArray,
 ) -> int:
     """Find the pairs of ROWS tokens and TERMS terms whose logit may be positive.
 
     codes: uint8 (..., size), hidden states plus CODE_OFFSET; panel: int8 (size / 4, TERMS, 4);
-    first_sums: int32 (size / block, TERMS), what undoes CODE_OFFSET; scales, slacks: float32,
-    from row on; floors: float32, from floors_start on. A pair is a hit unless product <= scale *
-    floor + slack. hits: uint8 (ROWS, TERMS / 8), flat, receives one bit for each pair, 8 terms a
-    byte, if any is set. Returns a number other than 0 if any is.
+    scales, slacks: float32, from row on; floors: float32, from floors_start on. A pair is a hit
+    unless product <= scale * floor + slack. hits: uint8 (ROWS, TERMS / 8), flat, receives one bit
+    for each pair, 8 terms a byte. Returns a number other than 0 if there is any.
 
-    Within a block, the true product fits 16 bits. So it does not matter that sums of some columns
-    may wrap around on the way there, where they are kept in 16 bits: this is how AVX2 adds them.
+    It looks at the first depth columns, and goes on only if some pair can still be a hit, whatever
+    the others hold: rests, float32 from rests_start on, and term_rests, from floors_start on, are
+    the lengths of the codes beyond depth.
+
+    Columns are added in pieces of a block, or of what is left before and after depth if that is
+    less. first_sums: int32 (pieces, TERMS), what undoes CODE_OFFSET. Within a piece, the true
+    product fits 16 bits. So it does not matter that sums of some columns may wrap around on the
+    way there, where they are kept in 16 bits: this is how AVX2 adds them.
     """
-    num_blocks = size // block
-    states = codes[codes_start : codes_start + ROWS * size].reshape(ROWS, num_blocks, block)
+    states = codes[codes_start : codes_start + ROWS * size].reshape(ROWS, size)
     steps = panel[panel_start : panel_start + size * TERMS].reshape(-1, TERMS, 4)
-    terms = steps.swapaxes(0, 1).reshape(TERMS, num_blocks, block)
-    starts = first_sums[first_sums_start:][: num_blocks * TERMS].reshape(num_blocks, TERMS)
-    products = np.einsum("rbi,tbi->rbt", states, terms, dtype=np.int32) + starts
+    terms = steps.swapaxes(0, 1).reshape(TERMS, size)
+    pieces = pieces_of(depth, block) + pieces_of(size - depth, block)
+    starts = first_sums[first_sums_start:][: pieces * TERMS].reshape(pieces, TERMS)
+    products = np.zeros((ROWS, TERMS), dtype=np.int32)
     floor = floors[floors_start : floors_start + TERMS]
-    scale, slack = scales[row : row + ROWS, None], slacks[row : row + ROWS, None]
-    with np.errstate(over="ignore", invalid="ignore"):  # no finite bound: always a hit
-        found = ~(products.sum(axis=1) <= scale * floor + slack)
-    if found.any():
-        hits[: ROWS * TERMS // 8] = np.packbits(found, axis=1, bitorder="little").reshape(-1)
-    return int(found.any())
+    rest = rests[rests_start : rests_start + ROWS, None] * term_rests[floors_start:][:TERMS]
+    for first, last, beyond in ((0, depth, rest), (depth, size, np.float32(0))):
+        products += states[:, first:last].astype(np.int32) @ terms[:, first:last].T.astype(np.int32)
+        before = pieces_of(depth, block) if first else 0
+        products += starts[before : before + pieces_of(last - first, block)].sum(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):  # no finite bound: always a hit
+            limit = scales[row : row + ROWS, None] * floor + slacks[row : row + ROWS, None]
+            found = ~(products <= limit - beyond)
+        if not found.any():
+            return 0
+    hits[: ROWS * TERMS // 8] = np.packbits(found, axis=1, bitorder="little").reshape(-1)
+    return 1
+
+
+def pieces_of(columns: int, block: int) -> int:
+    """Return how many pieces columns are added in."""
+    return (columns + block - 1) // block
 
 
 @tile(returns="float32")

@@ -14,23 +14,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, Params
 from minisplade.errors import InputError
 from minisplade.kernels import head, layers
 from minisplade.kernels.attention import QUERY_BLOCK, AttentionScratch
 from minisplade.kernels.compiler import Bundle
-from minisplade.kernels.head import HeadScratch, Screen
+from minisplade.kernels.head import HeadScratch
 from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK, LayerWeights, Scratch
-from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS, round_up
-from minisplade.models import MaskedLanguageModel
+from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS, panels_of, round_up
+from minisplade.models import MaskedLanguageModel, screening
 from minisplade.models.bert import BertConfig
 from minisplade.pooling import Activation, Strategy
 from minisplade.vectors import SparseVectors, concatenate
 
 CHUNK_ROWS = 2 * ROW_BLOCK
 """Tokens of a chunk, unless one text has more: enough to make up for reading all weights once."""
+LEARN_FROM = 8192
+"""Tokens that axes for the screen are learned from: that costs as much as encoding some more."""
 CHUNK_TEXTS = 32
 """Texts of a chunk at most, because each needs a row of V maxima."""
 ACTIVATIONS: dict[Activation, int] = {"relu": head.LOG, "log1p_relu": head.LOG_LOG}
@@ -51,7 +52,9 @@ class PackedModel:
     decoder: FloatArray  # flat (V, D rounded up to LANES), the file's own where that is D
     bias: FloatArray  # (V,)
     screened: bool  # whether a bound rules out most logits, or all are computed
-    screens: list[Bundle] = field(default_factory=list)  # one Screen, when first needed
+    screens: list[Bundle] = field(default_factory=list)  # of Screen; the last is used
+    seen: list[FloatArray] = field(default_factory=list)  # hidden states, to make a better one
+    learning: list[None] = field(default_factory=lambda: [None])  # empty when that is done
     panels: list[tuple[FloatArray, FloatArray, float]] = field(default_factory=list)  # likewise
     idle: list[Workspace] = field(default_factory=list)
 
@@ -177,7 +180,7 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
     # Attention reads whole tiles from any row on.
     tall, long = rows + ROWS, round_up(min(rows, config.max_positions), PANEL)
     texts = min(CHUNK_TEXTS, rows // 2)
-    screened = int(packed.screened)
+    screened, choices = int(packed.screened), screening.depth_choices(config.hidden_size).size
     return {
         "states": ((tall * hidden,), np.float32),
         "wide": ((tall * inner,), np.float32),
@@ -190,8 +193,8 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
         "codes": ((screened * tall * columns,), np.uint8),
         "scales": ((screened * tall,), np.float32),
         "slacks": ((screened * tall,), np.float32),
+        "rests": ((screened * tall * choices,), np.float32),
         "hits": ((ROWS * TERMS // 8,), np.uint8),
-        "shifted": ((config.hidden_size,), np.float64),
         "logits": ((ROWS * PANEL,), np.float32),
         "margins": ((tall,), np.float32),
         "pooled": ((texts, config.vocab_size), np.float32),
@@ -203,6 +206,7 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
 def _workspace(packed: PackedModel, rows: int) -> Workspace:
     shapes = _workspace_shapes(packed, rows)
     arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in shapes.items()}
+    arrays["turned"] = arrays["wide"]  # which is idle when the head's turn comes
     return Workspace(
         max_rows=rows,
         states=arrays["mixed"],
@@ -323,7 +327,7 @@ def _decoder_panels(packed: PackedModel) -> tuple[FloatArray, FloatArray, float]
         longest = float(np.sqrt(np.square(decoder, dtype=np.float64).sum(axis=1).max()))
         bias = np.zeros(round_up(packed.bias.size, PANEL), dtype=np.float32)
         bias[: packed.bias.size] = packed.bias
-        packed.panels.append((_panels(decoder, hidden), bias, longest))
+        packed.panels.append((panels_of(decoder, hidden), bias, longest))
     return packed.panels[0]
 
 
@@ -346,43 +350,39 @@ def _pack_linear(params: Params, size_in: int, *names: str) -> tuple[FloatArray,
     weight = np.concatenate([params[f"{name}.weight"] for name in names])
     bias = np.concatenate([params[f"{name}.bias"] for name in names])
     size_out = round_up(bias.size, PANEL)
-    return _panels(weight, size_in), np.pad(bias, (0, size_out - bias.size))
-
-
-def _panels(weight: FloatArray, size_in: int) -> FloatArray:
-    """Cut (out, in) into flat panels (out / PANEL, size_in, PANEL), filled up with zeros."""
-    padded = _padded(weight, round_up(weight.shape[0], PANEL), size_in)
-    return padded.reshape(-1, PANEL, size_in).swapaxes(1, 2).reshape(-1)
+    return panels_of(weight, size_in), np.pad(bias, (0, size_out - bias.size))
 
 
 def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Bundle:
-    """Return the decoder in codes, a Screen around the mean hidden state of the first chunk.
+    """Return the Screen to use now; the hidden states of the chunk are the model's to learn from.
 
-    Any centre gives the same vectors; one among the hidden states of real text leaves fewest
-    logits to compute.
+    Any screen gives the same vectors. The first is made at once; a quicker one follows when enough
+    of the text has passed to know what this model's hidden states are like.
     """
+    hidden, rows = packed.config.hidden_size, int(chunk.offsets[-1])
+    states = workspace.states.reshape(-1, round_up(hidden, PANEL))[:rows, :hidden]
+    decoder = packed.decoder.reshape(packed.bias.size, -1)[:, :hidden]
     if not packed.screens:
-        hidden, terms = packed.config.hidden_size, round_up(packed.config.vocab_size, TERMS)
-        block, blocks = head.block_of(hidden), head.num_blocks_of(hidden)
-        states = workspace.states.reshape(-1, round_up(hidden, PANEL))
-        screen = Screen(
-            panels=_aligned_zeros(terms * block * blocks),
-            first_sums=np.zeros(terms * blocks, dtype=np.int32),
-            floors=np.zeros(terms, dtype=np.float32),
-            centre=states[: chunk.offsets[-1], :hidden].mean(axis=0),
-            limits=np.zeros(4, dtype=np.float64),
-        )
-        decoder = packed.decoder.reshape(packed.bias.size, -1)
-        head.pack_screen(decoder, packed.bias, hidden, np.zeros(hidden), screen)
-        packed.screens.append(Bundle(screen))
-    return packed.screens[0]
+        plan = screening.first_plan(states, packed.bias.size)
+        packed.screens.append(screening.build_screen(plan, decoder, packed.bias))
+    if packed.learning:
+        packed.seen.append(states.copy())
+        if sum(len(part) for part in packed.seen) >= LEARN_FROM:
+            _learn(packed, decoder)
+    return packed.screens[-1]
 
 
-def _aligned_zeros(size: int) -> NDArray[np.int8]:
-    """Return int8 zeros that start at a cache line, which vector loads are faster from."""
-    room = np.zeros(size + 64, dtype=np.int8)
-    start = -room.ctypes.data % 64
-    return room[start : start + size]
+def _learn(packed: PackedModel, decoder: FloatArray) -> None:
+    """Make the screen that is used from now on, unless another thread is at it."""
+    try:
+        packed.learning.pop()
+    except IndexError:
+        return
+    seen = np.concatenate(packed.seen)
+    packed.seen.clear()
+    plan = screening.learned_plan(seen, decoder, packed.bias)
+    if plan is not None:
+        packed.screens.append(screening.build_screen(plan, decoder, packed.bias))
 
 
 def _norm(params: Params, name: str) -> tuple[FloatArray, FloatArray]:
