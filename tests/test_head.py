@@ -12,7 +12,7 @@ from minisplade.arrays import FloatArray, OffsetArray
 from minisplade.kernels import head
 from minisplade.kernels.compiler import Bundle
 from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK
-from minisplade.kernels.tiles import CODE_OFFSET, LANES, PANEL, ROWS, TERMS
+from minisplade.kernels.tiles import CODE_OFFSET, LANES, PANEL, ROWS, TERMS, has_vnni
 from minisplade.models.screening import (
     Plan,
     build_screen,
@@ -73,15 +73,14 @@ class Case:
         return head.pool_screened(*self.arguments(offsets), *rest), pooled
 
     def scratch(self) -> head.HeadScratch:
-        block, blocks = head.block_of(self.hidden), head.num_blocks_of(self.hidden)
-        choices = depth_choices(self.hidden).size
+        columns = self.hidden + 256  # enough for any coding
         return head.HeadScratch(
             turned=np.zeros(self.rows * self.stride, np.float32),
             block=np.zeros(ROW_BLOCK * PASSED_STRIDE, np.float32),
-            codes=np.zeros(self.rows * block * blocks, np.uint8),
+            codes=np.zeros(self.rows * columns, np.uint8),
             scales=np.zeros(self.rows, np.float32),
             slacks=np.zeros(self.rows, np.float32),
-            rests=np.zeros(self.rows * choices, np.float32),
+            rests=np.zeros(self.rows * 4, np.float32),
             hits=np.zeros(ROWS * TERMS // 8, np.uint8),
             logits=np.zeros(ROWS * PANEL, np.float32),
             margins=np.zeros(self.rows, np.float32),
@@ -101,21 +100,24 @@ class Case:
 
 def plans(case: Case, rng: np.random.Generator, centre: FloatArray) -> Iterator[Plan]:
     """Make up sensible and senseless plans; the first is that of models without experience."""
-    yield first_plan(centre[None], case.num_terms)
     states = case.states.reshape(case.rows, -1)[: case.count, : case.hidden]
     rows = case.decoder.reshape(case.num_terms, -1)[:, : case.hidden]
-    learned = learned_plan(states, rows, case.bias)
-    if learned is not None:
-        yield learned
-    panels = round_up(case.num_terms, TERMS) // TERMS
-    choices = depth_choices(case.hidden).size
-    yield Plan(
-        axes=np.linalg.qr(rng.standard_normal((case.hidden, case.hidden)))[0]
-        * rng.choice([0.3, 1, 8], case.hidden)[:, None],
-        shift=rng.standard_normal(case.hidden),
-        order=rng.permutation(case.num_terms).astype(np.int32),
-        depths=rng.integers(0, choices, panels).astype(np.int32),
-    )
+    for wide in {False, has_vnni()}:
+        coding = head.coding_of(case.hidden, wide)
+        yield first_plan(centre[None], case.num_terms, coding)
+        learned = learned_plan(states, rows, case.bias, coding)
+        if learned is not None:
+            yield learned
+        panels = round_up(case.num_terms, TERMS) // TERMS
+        choices = depth_choices(case.hidden, coding).size
+        yield Plan(
+            coding=coding,
+            axes=np.linalg.qr(rng.standard_normal((case.hidden, case.hidden)))[0]
+            * rng.choice([0.3, 1, 8], case.hidden)[:, None],
+            shift=rng.standard_normal(case.hidden),
+            order=rng.permutation(case.num_terms).astype(np.int32),
+            depths=rng.integers(0, choices, panels).astype(np.int32),
+        )
 
 
 def check(case: Case, centre: FloatArray | None = None, must_finish: bool = True) -> None:
@@ -195,17 +197,15 @@ def test_the_bound_leaves_little() -> None:
     """A sound bound could still be useless: most pairs below -1.5 deviations must be ruled out."""
     rng = np.random.default_rng(9)
     case = Case(normal(rng, 60, 128), normal(rng, 640, 128), np.full(640, -4 * np.sqrt(128)))
-    plan = first_plan(np.zeros((1, 128), np.float32), 640)
+    plan = first_plan(np.zeros((1, 128), np.float32), 640, head.coding_of(128, False))
     finished, _ = case.screened(np.array([0, 60], dtype=np.int64), plan)
     assert finished
-    block = head.block_of(128)
-    assert (block, head.num_blocks_of(128)) == (128, 1)
 
 
 def test_screening_stops_where_much_is_active() -> None:
     rng = np.random.default_rng(2)
     case = Case(normal(rng, 60, 32), normal(rng, 640, 32), np.zeros(640))
-    plan = first_plan(np.zeros((1, 32), np.float32), 640)
+    plan = first_plan(np.zeros((1, 32), np.float32), 640, head.coding_of(32, False))
     finished, _ = case.screened(np.array([0, 60], dtype=np.int64), plan)
     assert not finished
 
@@ -234,21 +234,22 @@ def test_take_active_empties_what_it_reads() -> None:
 
 
 @pytest.mark.parametrize("hidden", [4, 100, 128, 300])
-def test_codes_stay_within_sixteen_bits(hidden: int) -> None:
-    """Whatever the direction, the code of a block is shorter than the root of 2 ** 15."""
+@pytest.mark.parametrize("wide", [False, True])
+def test_codes_stay_within_what_sums_hold(hidden: int, wide: bool) -> None:
+    """Whatever the direction, a block of codes is shorter than the root of 2 ** 15 or 2 ** 31."""
     rng = np.random.default_rng(8)
     rows = [np.ones(hidden), normal(rng, hidden), np.eye(hidden)[0], np.zeros(hidden)]
     vectors = np.stack([*rows, -rows[0], 1e4 * rows[1]]).astype(np.float32)
     case = Case(vectors, vectors, np.zeros(len(vectors), np.float32))
-    screen, scratch = case.screen(first_plan(0 * vectors, len(vectors))), case.scratch()
-    count = len(vectors)
+    count, coding = len(vectors), head.coding_of(hidden, wide)
+    screen, scratch = case.screen(first_plan(0 * vectors, count, coding)), case.scratch()
     head.quantise(case.states, case.stride, hidden, count, case.rows, screen, scratch)
-    block = head.block_of(hidden)
-    codes = scratch.codes.reshape(case.rows, -1, block)[:count].astype(np.int64)
-    codes -= CODE_OFFSET
+    columns, block = head.code_columns(hidden, coding), coding.block
+    codes = scratch.codes[: case.rows * columns].reshape(case.rows, -1, block)[:count]
+    codes = codes.astype(np.int64) - CODE_OFFSET
     terms = screen.value.panels.reshape(-1, TERMS, 4).swapaxes(0, 1).reshape(TERMS, -1, block)
-    for some, largest_code in ((codes, 127), (terms.astype(np.int64), 63)):
-        assert (some**2).sum(axis=2).max() < 2**15
+    for some, largest_code in ((codes, 127), (terms.astype(np.int64), 127 if wide else 63)):
+        assert (some**2).sum(axis=2).max() < 2 ** (31 if wide else 15)
         assert np.abs(some).max() <= largest_code
         assert np.abs(some[2]).max() == largest_code  # and a spike uses all there is
 
@@ -261,9 +262,10 @@ def test_learned_axes_rule_out_more() -> None:
     states = (normal(rng, 600, 64) * spread) @ turn
     decoder = normal(rng, 960, 64)
     bias = np.full(960, -4 * np.sqrt(np.square(spread).sum()), np.float32)
-    plan = learned_plan(states.astype(np.float32), decoder, bias)
+    coding = head.coding_of(64, wide=True)
+    plan = learned_plan(states.astype(np.float32), decoder, bias, coding)
     assert plan is not None
-    columns = depth_choices(64)[plan.depths]
+    columns = depth_choices(64, coding)[plan.depths]
     assert columns.mean() < 40
     u = (states @ plan.axes.T + plan.shift)[:, : columns.max()]
     assert np.abs(np.cov(u.T) - np.diag(np.var(u, axis=0))).max() < 1e-2 * np.var(u)
@@ -272,8 +274,9 @@ def test_learned_axes_rule_out_more() -> None:
 def test_nothing_is_learned_from_nothing() -> None:
     states, decoder = np.zeros((600, 8), np.float32), np.ones((64, 8), np.float32)
     bias = np.ones(64, np.float32)
-    assert learned_plan(states * np.nan, decoder, bias) is None
-    assert learned_plan(states, decoder, bias) is None  # every term stays open
+    coding = head.coding_of(8, wide=False)
+    assert learned_plan(states * np.nan, decoder, bias, coding) is None
+    assert learned_plan(states, decoder, bias, coding) is None  # every term stays open
 
 
 def test_these_tests_pass_with_the_compiler_switched_off() -> None:

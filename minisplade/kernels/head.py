@@ -18,8 +18,9 @@ widened by more than float32 can lose on the way, in u, in the bound or in the l
 Most of p·q lies in its first columns, if the axes are chosen for that (models/screening.py). The
 others add at most the product of their lengths, so for many tiles the first columns are enough.
 
-Scales are as small as keeps |p| |q| below 2**15 in every block of columns: then all partial sums
-fit 16 bits, and a processor without VNNI adds twice as many at once.
+Codes are as large as the sums allow, which VNNI keeps in 32 bits. Without it they are kept in 16,
+because then twice as many are added at once: |p| |q| has to stay below 2**15 in every block of
+columns.
 """
 
 import math
@@ -52,13 +53,8 @@ from minisplade.kernels.tiles import (
     round_up,
 )
 
-BLOCK = 128
-"""Columns whose products are added in 16 bits."""
-NORM_LIMIT = math.sqrt(2**15 - 1) - 0.5 * math.sqrt(BLOCK) - 1e-6
-"""The longest vector whose square, with every entry rounded, is still below 2**15."""
-STATE_LIMIT, WEIGHT_LIMIT = 127, 63
-"""Largest codes: 255 * 63 * 2 still fits the 16 bits that one instruction adds a pair in."""
-STATE_BOUND = np.float32(STATE_LIMIT)
+STATE_LIMIT = np.float32(127)
+"""The largest code of a hidden state."""
 PANELS_AT_ONCE = 4
 """Panels that stay in L1 while all rows pass by: 16 KB for 128 columns."""
 FEW = 16
@@ -76,12 +72,21 @@ AXES, SHIFT, RESIDUE = range(3)
 """Places in Screen.turning: bounds of |A|, |a| and |w - v A| / |w|."""
 
 
+class Coding(NamedTuple):
+    """What the codes of a vector have to keep to."""
+
+    block: int  # columns that are added in one sum
+    longest: float  # the length that no block may have before it is rounded
+    largest: int  # the largest code of a weight
+
+
 class Screen(NamedTuple):
     """The decoder in codes, and what bounds its logits.
 
     Terms stand in an order of their own, in panels of TERMS, each with a depth of its own.
     """
 
+    coding: Coding
     panels: CodeArray  # int8, flat (V / TERMS, size / 4, TERMS, 4)
     first_sums: SumArray  # int32, flat (V / TERMS, blocks + 1, TERMS)
     floors: FloatArray  # float32 (V rounded up to whole panels,)
@@ -109,14 +114,20 @@ class HeadScratch(NamedTuple):
     margins: FloatArray  # float32 (rows,)
 
 
-def block_of(hidden: int) -> int:
-    """Return the size of the blocks that the columns of codes are padded to a multiple of."""
-    return round_up((hidden + num_blocks_of(hidden) - 1) // num_blocks_of(hidden), 4)
+def coding_of(hidden: int, wide: bool) -> Coding:
+    """Return how vectors of so many numbers are coded; wide: whether sums have 32 bits or 16."""
+    if wide:
+        return Coding(block=round_up(hidden, 4), longest=1e30, largest=127)
+    blocks = (hidden + 127) // 128
+    block = round_up((hidden + blocks - 1) // blocks, 4)
+    # A vector shorter than this is shorter than the root of 2**15 when each entry is rounded, and
+    # 255 * 63 * 2 fits the 16 bits that one instruction adds a pair in.
+    return Coding(block, math.sqrt(2**15 - 1) - 0.5 * math.sqrt(block) - 1e-6, largest=63)
 
 
-def num_blocks_of(hidden: int) -> int:
-    """Return how many blocks a vector of codes has."""
-    return (hidden + BLOCK - 1) // BLOCK
+def code_columns(hidden: int, coding: Coding) -> int:
+    """Return the columns of codes: whole blocks."""
+    return round_up(hidden, coding.block)
 
 
 def usable(scale: float) -> float:
@@ -145,7 +156,7 @@ def pack_terms(
     to work in.
     """
     hidden, blocks = rows.shape[1], squares.size
-    block = block_of(hidden)
+    block, largest_code = screen.coding.block, screen.coding.largest
     size = block * blocks
     limits = screen.limits
     for i in range(rows.shape[0]):
@@ -156,14 +167,14 @@ def pack_terms(
         squares[:] = 0
         for j in range(hidden):
             squares[j // block] += row[j] * row[j]
-            scale = max(scale, abs(row[j]) / WEIGHT_LIMIT)
+            scale = max(scale, abs(row[j]) / largest_code)
         for j in range(blocks):
-            scale = max(scale, math.sqrt(squares[j]) / NORM_LIMIT)
+            scale = max(scale, math.sqrt(squares[j]) / screen.coding.longest)
         scale = usable(scale)
         lost, kept, rest = 0.0, 0.0, 0.0
         for j in range(hidden):
             exact = row[j] / scale
-            code = code_of(exact, WEIGHT_LIMIT)
+            code = code_of(exact, largest_code)
             lost += (exact - code) ** 2
             kept += code * code
             if j >= depth:
@@ -205,7 +216,7 @@ def encode_row(x: FloatArray, inverse: np.float32, codes: ByteArray) -> float:
     lost = 0.0
     for i in range(x.size):
         exact = x[i] * inverse
-        code = np.rint(min(max(exact, -STATE_BOUND), STATE_BOUND))
+        code = np.rint(min(max(exact, -STATE_LIMIT), STATE_LIMIT))
         codes[i] = np.uint8(np.int32(code) + CODE_OFFSET)
         lost += np.float64(exact - code) * np.float64(exact - code)
     return lost
@@ -235,8 +246,7 @@ def quantise(
 
     states: float32 (rows, stride), of which count rows are tokens and hidden columns count.
     """
-    block, blocks = block_of(hidden), num_blocks_of(hidden)
-    size = block * blocks
+    block, size = screen.coding.block, code_columns(hidden, screen.coding)
     turned, limits, turning = scratch.turned, screen.limits, screen.turning
     linear(
         states,
@@ -265,7 +275,7 @@ def quantise(
         squares, scale = 0.0, largest_size(line) / STATE_LIMIT
         for start in range(0, hidden, block):
             more = sum_of_squares(line[start : min(hidden, start + block)])
-            scale = max(scale, math.sqrt(more) / NORM_LIMIT)
+            scale = max(scale, math.sqrt(more) / screen.coding.longest)
             squares += more
         inverse = np.float32(1 / usable(scale * WIDER))
         codes[hidden:] = CODE_OFFSET
@@ -303,8 +313,8 @@ def pool_screened(
     of LANES; bias: float32 (V,); pooled: float32 (B, V). Returns whether it went to the end:
     it stops where too much survives for this to pay, and then pool_all has to do it.
     """
-    block, blocks = block_of(hidden), num_blocks_of(hidden)
-    size = block * blocks
+    block, size = screen.coding.block, code_columns(hidden, screen.coding)
+    pieces = size // block + 1
     rows = round_up(offsets[-1], ROWS)
     quantise(states, stride, hidden, offsets[-1], rows, screen, scratch)
     num_panels = screen.floors.size // TERMS
@@ -323,7 +333,7 @@ def pool_screened(
                     screen.panels,
                     panel * TERMS * size,
                     screen.first_sums,
-                    panel * TERMS * (blocks + 1),
+                    panel * TERMS * pieces,
                     block,
                     scratch.scales,
                     scratch.slacks,

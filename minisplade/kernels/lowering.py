@@ -25,8 +25,7 @@ from minisplade.kernels.ir import (
     constant,
     vector,
 )
-from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS
-from minisplade.runtime import cpu_features
+from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS, has_vnni, register_lanes
 
 RETURNS = {"int64": types.int64, "float32": types.float32, "none": types.void}
 
@@ -52,11 +51,6 @@ def intrinsic_of(definition: Callable[..., Any], returns: str) -> Any:
     typing.__signature__ = inspect.Signature([context, *plain])  # type: ignore[attr-defined]
     typing.__name__ = definition.__name__
     return intrinsic(typing)
-
-
-def register_lanes() -> int:
-    """Return how many float32 or int32 numbers a vector register of this CPU has room for."""
-    return 16 if {"avx512f", "avx512bw"} <= cpu_features() else 8
 
 
 def multiply_tile(
@@ -276,7 +270,7 @@ class Products:
         self.lanes = register_lanes()
         self.bytes = vector(INT8, 4 * self.lanes)
         self.halves, self.words = vector(INT16, 2 * self.lanes), vector(INT32, self.lanes)
-        self.vnni = ("avx512vnni" if self.lanes == 16 else "avxvnni") in cpu_features()
+        self.vnni = has_vnni()
         self.weights = emit.moved(weights, 0, self.words)
         self.starts = emit.moved(starts, 0, self.words)
         self.piece = emit.variable(constant(INT64, 0))

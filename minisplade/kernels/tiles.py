@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minisplade.arrays import ByteArray, CodeArray, FloatArray, SumArray
+from minisplade.runtime import cpu_features
 
 ROWS = 6
 """Tokens in a tile: with PANEL columns, 12 sums of 8 lanes fill AVX2's 16 registers but for 4."""
@@ -24,6 +25,16 @@ LANES = 8
 """Partial sums of a dot product: part of the result's bytes, so the same on every CPU."""
 CODE_OFFSET = 128
 """What is added to the int8 code of a hidden state to make it uint8."""
+
+
+def register_lanes() -> int:
+    """Return how many float32 or int32 numbers a vector register has room for."""
+    return 16 if {"avx512f", "avx512bw"} <= cpu_features() else 8
+
+
+def has_vnni() -> bool:
+    """Tell whether one instruction multiplies bytes and adds the products to 32 bits."""
+    return ("avx512vnni" if register_lanes() == 16 else "avxvnni") in cpu_features()
 
 
 class Tile:
@@ -196,9 +207,9 @@ def bound_tile(
     the lengths of the codes beyond depth.
 
     Columns are added in pieces of a block, or of what is left before and after depth if that is
-    less. first_sums: int32 (pieces, TERMS), what undoes CODE_OFFSET. Within a piece, the true
-    product fits 16 bits. So it does not matter that sums of some columns may wrap around on the
-    way there, where they are kept in 16 bits: this is how AVX2 adds them.
+    less. first_sums: int32 (pieces, TERMS), what undoes CODE_OFFSET. Without VNNI, the true product
+    within a piece must fit 16 bits: then it does not matter that sums of some columns may wrap
+    around on the way there, because 16 bits is what they are kept in.
     """
     states = codes[codes_start : codes_start + ROWS * size].reshape(ROWS, size)
     steps = panel[panel_start : panel_start + size * TERMS].reshape(-1, TERMS, 4)

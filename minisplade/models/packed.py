@@ -30,8 +30,10 @@ from minisplade.vectors import SparseVectors, concatenate
 
 CHUNK_ROWS = 2 * ROW_BLOCK
 """Tokens of a chunk, unless one text has more: enough to make up for reading all weights once."""
-LEARN_FROM = 8192
-"""Tokens that axes for the screen are learned from: that costs as much as encoding some more."""
+LEARN_FROM = 4096
+"""Tokens that axes for the screen are learned from."""
+LEARN_PART = 4
+"""One token in so many is kept for it: learning costs as much as encoding 60 texts, so it waits."""
 CHUNK_TEXTS = 32
 """Texts of a chunk at most, because each needs a row of V maxima."""
 ACTIVATIONS: dict[Activation, int] = {"relu": head.LOG, "log1p_relu": head.LOG_LOG}
@@ -176,11 +178,15 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
     hidden = round_up(config.hidden_size, PANEL)
     inner = round_up(max(3 * config.hidden_size, config.intermediate_size), PANEL)
     one_head = round_up(config.hidden_size // config.num_heads, PANEL)
-    columns = head.block_of(config.hidden_size) * head.num_blocks_of(config.hidden_size)
+    coding = screening.coding_here(config.hidden_size)
+    columns = head.code_columns(config.hidden_size, coding)
     # Attention reads whole tiles from any row on.
     tall, long = rows + ROWS, round_up(min(rows, config.max_positions), PANEL)
     texts = min(CHUNK_TEXTS, rows // 2)
-    screened, choices = int(packed.screened), screening.depth_choices(config.hidden_size).size
+    screened, choices = (
+        int(packed.screened),
+        screening.depth_choices(config.hidden_size, coding).size,
+    )
     return {
         "states": ((tall * hidden,), np.float32),
         "wide": ((tall * inner,), np.float32),
@@ -363,10 +369,11 @@ def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Bundle:
     states = workspace.states.reshape(-1, round_up(hidden, PANEL))[:rows, :hidden]
     decoder = packed.decoder.reshape(packed.bias.size, -1)[:, :hidden]
     if not packed.screens:
-        plan = screening.first_plan(states, packed.bias.size)
+        coding = screening.coding_here(hidden)
+        plan = screening.first_plan(states, packed.bias.size, coding)
         packed.screens.append(screening.build_screen(plan, decoder, packed.bias))
     if packed.learning:
-        packed.seen.append(states.copy())
+        packed.seen.append(states[: -(-rows // LEARN_PART)].copy())
         if sum(len(part) for part in packed.seen) >= LEARN_FROM:
             _learn(packed, decoder)
     return packed.screens[-1]
@@ -380,7 +387,8 @@ def _learn(packed: PackedModel, decoder: FloatArray) -> None:
         return
     seen = np.concatenate(packed.seen)
     packed.seen.clear()
-    plan = screening.learned_plan(seen, decoder, packed.bias)
+    coding = screening.coding_here(decoder.shape[1])
+    plan = screening.learned_plan(seen, decoder, packed.bias, coding)
     if plan is not None:
         packed.screens.append(screening.build_screen(plan, decoder, packed.bias))
 

@@ -23,48 +23,56 @@ from numpy.typing import NDArray
 from minisplade.arrays import CodeArray, DoubleArray, FloatArray, IdArray, OffsetArray
 from minisplade.kernels import head
 from minisplade.kernels.compiler import Bundle
-from minisplade.kernels.head import Screen
-from minisplade.kernels.tiles import PANEL, ROWS, TERMS, panels_of, round_up
+from minisplade.kernels.head import Coding, Screen
+from minisplade.kernels.tiles import PANEL, ROWS, TERMS, has_vnni, panels_of, round_up
 
 SAMPLE_TILES = 80
 """Tiles of tokens that order and depths are chosen by."""
 COMPARING = 10
 """What comparing a tile with its bound costs, in columns."""
 TERMS_AT_ONCE = 4096
+TINY = np.float32(1e-30)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Where the bound looks first."""
 
+    coding: Coding
     axes: DoubleArray  # float64 (D, D), A
     shift: DoubleArray  # float64 (D,), a: u = A h + a
     order: IdArray  # int32 (V,), the term in each place
     depths: IdArray  # int32 (panels,), places in depth_choices
 
 
-def depth_choices(hidden: int) -> OffsetArray:
+def depth_choices(hidden: int, coding: Coding) -> OffsetArray:
     """Return after how many columns the bound may stop, int64; the last is all of them.
 
     A depth within a block of columns is possible only where there is no other block.
     """
-    block, blocks = head.block_of(hidden), head.num_blocks_of(hidden)
+    blocks = head.code_columns(hidden, coding) // coding.block
     if blocks == 1:
-        depths = [round_up(block * quarter // 4, 4) for quarter in (1, 2, 3, 4)]
+        depths = [round_up(coding.block * quarter // 4, 4) for quarter in (1, 2, 3, 4)]
     else:
-        depths = [max(1, blocks * quarter // 4) * block for quarter in (1, 2, 3, 4)]
+        depths = [max(1, blocks * quarter // 4) * coding.block for quarter in (1, 2, 3, 4)]
     return np.unique(np.array(depths, dtype=np.int64))
 
 
-def first_plan(states: FloatArray, num_terms: int) -> Plan:
+def coding_here(hidden: int) -> Coding:
+    """Return the coding that suits this CPU."""
+    return head.coding_of(hidden, wide=has_vnni())
+
+
+def first_plan(states: FloatArray, num_terms: int, coding: Coding) -> Plan:
     """Plan with the axes and the order that there are, around the mean of some hidden states.
 
     states: float32 (N, D), of which none, one or many are enough.
     """
     hidden = states.shape[1]
     panels = round_up(num_terms, TERMS) // TERMS
-    whole = depth_choices(hidden).size - 1
+    whole = depth_choices(hidden, coding).size - 1
     return Plan(
+        coding=coding,
         axes=np.eye(hidden),
         shift=-states.mean(axis=0, dtype=np.float64),
         order=np.arange(num_terms, dtype=np.int32),
@@ -72,13 +80,15 @@ def first_plan(states: FloatArray, num_terms: int) -> Plan:
     )
 
 
-def learned_plan(states: FloatArray, decoder: FloatArray, bias: FloatArray) -> Plan | None:
+def learned_plan(
+    states: FloatArray, decoder: FloatArray, bias: FloatArray, coding: Coding
+) -> Plan | None:
     """Plan for the hidden states of real text; None where no axes are better than the first.
 
     states: float32 (N, D), several thousand, in the order of the text; decoder: float32 (V, D);
     bias: float32 (V,).
     """
-    choices = depth_choices(states.shape[1])
+    choices = depth_choices(states.shape[1], coding)
     if choices.size == 1:
         return None
     try:
@@ -87,8 +97,8 @@ def learned_plan(states: FloatArray, decoder: FloatArray, bias: FloatArray) -> P
         return None
     starts = np.linspace(0, states.shape[0] - ROWS, SAMPLE_TILES).astype(np.int64)
     sample = states[(starts[:, None] + np.arange(ROWS)).ravel()]
-    back = np.linalg.inv(axes).astype(np.float32)
-    open_after = _open_terms(sample @ axes.T + shift, back, shift, decoder, bias)
+    turned = sample @ axes.T + shift
+    open_after = _open_terms(turned, axes, shift, decoder, bias, coding)
     order = np.argsort(-open_after.sum(axis=(0, 1)), kind="stable").astype(np.int32)
     panels = np.pad(open_after[..., order], [(0, 0), (0, 0), (0, -bias.size % TERMS)])
     goes_on = panels.reshape(choices.size - 1, SAMPLE_TILES, -1, TERMS).any(axis=3).mean(axis=1)
@@ -96,7 +106,7 @@ def learned_plan(states: FloatArray, decoder: FloatArray, bias: FloatArray) -> P
     costs = np.full((choices.size, goes_on.shape[1]), float(choices[-1] + COMPARING))
     costs[:-1] = first + goes_on * rest
     depths = costs.argmin(axis=0).astype(np.int32)
-    return Plan(axes, shift, order, depths) if depths.min() < choices.size - 1 else None
+    return Plan(coding, axes, shift, order, depths) if depths.min() < choices.size - 1 else None
 
 
 def balanced_axes(states: FloatArray, decoder: FloatArray) -> tuple[DoubleArray, DoubleArray]:
@@ -127,7 +137,8 @@ def build_screen(plan: Plan, decoder: FloatArray, bias: FloatArray) -> Bundle:
     decoder: float32 (V, D); bias: float32 (V,).
     """
     num_terms, hidden = decoder.shape
-    block, blocks = head.block_of(hidden), head.num_blocks_of(hidden)
+    columns = head.code_columns(hidden, plan.coding)
+    blocks = columns // plan.coding.block
     places = round_up(num_terms, TERMS)
     # The kernel turns hidden states by these very numbers, so bounds are exact about them.
     axes, shift = plan.axes.astype(np.float32), plan.shift.astype(np.float32)
@@ -135,13 +146,14 @@ def build_screen(plan: Plan, decoder: FloatArray, bias: FloatArray) -> Bundle:
     turning_back = np.linalg.inv(exact)
     residue = np.linalg.norm(np.eye(hidden) - turning_back @ exact) + 1e-10
     screen = Screen(
-        panels=_aligned_zeros(places * block * blocks),
+        coding=plan.coding,
+        panels=_aligned_zeros(places * columns),
         first_sums=np.zeros(places * (blocks + 1), dtype=np.int32),
         floors=np.full(places, head.NEVER, dtype=np.float32),
         rests=np.zeros(places, dtype=np.float32),
         order=np.pad(plan.order, (0, places - num_terms)),
         depths=plan.depths,
-        depth_choices=depth_choices(hidden),
+        depth_choices=depth_choices(hidden, plan.coding),
         axes=panels_of(axes, hidden),
         shift=np.pad(shift, (0, -hidden % PANEL)),
         turning=np.array([np.linalg.norm(exact), np.linalg.norm(shift), residue]),
@@ -159,29 +171,56 @@ def build_screen(plan: Plan, decoder: FloatArray, bias: FloatArray) -> Bundle:
 
 def _open_terms(
     turned: DoubleArray,
-    back: FloatArray,
+    axes: DoubleArray,
     shift: DoubleArray,
     decoder: FloatArray,
     bias: FloatArray,
+    coding: Coding,
 ) -> NDArray[np.bool_]:
-    """Find which terms are still open after each depth but the last, for tiles of tokens.
+    """Find which terms are about to be open after each depth but the last, for tiles of tokens.
 
-    turned: float64 (SAMPLE_TILES * ROWS, D), hidden states along the axes; back: float32 (D, D),
-    the inverse of the axes; returns bool (choices - 1, SAMPLE_TILES, V).
+    turned: float64 (SAMPLE_TILES * ROWS, D), hidden states along the axes; returns bool
+    (choices - 1, SAMPLE_TILES, V). All that a bound adds up is one product of matrices here.
     """
-    depths = depth_choices(decoder.shape[1])[:-1]
+    hidden = decoder.shape[1]
+    depths = depth_choices(hidden, coding)[:-1]
     found = np.empty((depths.size, SAMPLE_TILES, bias.size), dtype=np.bool_)
-    states = turned.astype(np.float32)
+    states, back = turned.astype(np.float32), np.linalg.inv(axes).astype(np.float32)
     for first in range(0, bias.size, TERMS_AT_ONCE):
         here = slice(first, first + TERMS_AT_ONCE)
         terms = decoder[here] @ back
-        bound = np.repeat([bias[here] - terms @ shift.astype(np.float32)], states.shape[0], axis=0)
-        for i, (start, depth) in enumerate(zip([0, *depths], depths)):
-            bound += states[:, start:depth] @ terms[:, start:depth].T
-            rests = (np.linalg.norm(side[:, depth:], axis=1) for side in (states, terms))
-            is_open = bound + np.multiply.outer(*rests) > 0
-            found[i, :, here] = is_open.reshape(SAMPLE_TILES, ROWS, -1).any(axis=1)
+        constant = bias[here] - terms @ shift.astype(np.float32)
+        step = _steps(terms, coding.largest, coding.longest)
+        longest_code = (_lengths(terms) / step).max()
+        # What rounding to codes may add, with errors as long as even ones are.
+        unsure = _lengths(states) + _steps(states, 127, coding.longest) * longest_code
+        unsure *= np.sqrt(hidden / 12)
+        for i, depth in enumerate(depths):
+            # The product of what lies beyond depth is at most that of the lengths.
+            of_states = _with(states[:, :depth], 1, unsure, _lengths(states[:, depth:]))
+            of_terms = _with(terms[:, :depth], constant, step, _lengths(terms[:, depth:]))
+            bound = of_states @ of_terms.T
+            found[i, :, here] = bound.reshape(SAMPLE_TILES, ROWS, -1).max(axis=1) > 0
     return found
+
+
+def _steps(rows: FloatArray, largest: int, longest: float) -> FloatArray:
+    """Return about how much of each row one step of its codes is."""
+    return np.maximum(np.abs(rows).max(axis=1) / largest, _lengths(rows) / longest) + TINY
+
+
+def _lengths(rows: FloatArray) -> FloatArray:
+    """Return the length of each row."""
+    return np.sqrt(np.square(rows).sum(axis=1))
+
+
+def _with(rows: FloatArray, *columns: FloatArray | float) -> FloatArray:
+    """Set columns, or one number each, beside a matrix."""
+    whole = np.empty((len(rows), rows.shape[1] + len(columns)), dtype=np.float32)
+    whole[:, : rows.shape[1]] = rows
+    for i, column in enumerate(columns, start=rows.shape[1]):
+        whole[:, i] = column
+    return whole
 
 
 def _aligned_zeros(size: int) -> CodeArray:
