@@ -79,7 +79,7 @@ class Case:
             block=np.zeros(ROW_BLOCK * PASSED_STRIDE, np.float32),
             codes=np.zeros(self.rows * columns, np.uint8),
             scales=np.zeros(self.rows, np.float32),
-            slacks=np.zeros(self.rows, np.float32),
+            slacks=np.zeros(self.rows * 4, np.float32),
             rests=np.zeros(self.rows * 4, np.float32),
             hits=np.zeros(ROWS * TERMS // 8, np.uint8),
             logits=np.zeros(ROWS * PANEL, np.float32),
@@ -268,7 +268,8 @@ def test_learned_axes_rule_out_more() -> None:
     columns = depth_choices(64, coding)[plan.depths]
     assert columns.mean() < 40
     u = (states @ plan.axes.T + plan.shift)[:, : columns.max()]
-    assert np.abs(np.cov(u.T) - np.diag(np.var(u, axis=0))).max() < 1e-2 * np.var(u)
+    correlation = np.cov(u.T) - np.diag(np.var(u, axis=0, ddof=1))
+    assert np.abs(correlation).max() < 1e-3 * np.var(u)
 
 
 def test_nothing_is_learned_from_nothing() -> None:

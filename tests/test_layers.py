@@ -71,11 +71,14 @@ def test_gelu_over_its_whole_range() -> None:
 @pytest.mark.parametrize("count", [1, 3, 8, 127])
 @pytest.mark.parametrize("spread", [0.0, 1.0, 100.0, 3e4])
 def test_softmax(count: int, spread: float) -> None:
-    x = (np.random.default_rng(count).standard_normal(count) * spread).astype(np.float32)
-    scale = np.float32(0.125)
-    exact = special.softmax(x.astype(np.float64) * float(scale))
-    attention.softmax(x, scale)
-    assert np.abs(x - exact).max() < 3e-7
+    rng, start = np.random.default_rng(count), 5
+    x = (rng.standard_normal(start + round_up(count, PANEL) + 1) * spread).astype(np.float32)
+    before, own, scale = x.copy(), slice(start, start + count), np.float32(0.125)
+    exact = special.softmax(x[own].astype(np.float64) * float(scale))
+    attention.softmax(x, start, count, scale)
+    assert np.abs(x[own] - exact).max() < 3e-7
+    assert np.array_equal(x[:start], before[:start])  # what is left behind it is of no use
+    assert x[-1] == before[-1]
 
 
 class Shape(NamedTuple):

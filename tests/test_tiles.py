@@ -18,6 +18,7 @@ from minisplade.kernels.tiles import (
     bound_tile,
     dot,
     float_from_bits,
+    largest,
     multiply_tile,
     multiply_two_tiles,
 )
@@ -53,6 +54,11 @@ def run_dot(a, a_start, b, b_start, size):
 
 
 @kernel
+def run_largest(x, start, size):
+    return largest(x, start, size)
+
+
+@kernel
 def run_bound_tile(
     codes, size, depth, panel, first_sums, block, scales, slacks, rests, floors, hits
 ):
@@ -67,9 +73,10 @@ def run_bound_tile(
         0,
         block,
         scales,
-        slacks,
         0,
+        slacks,
         rests,
+        0,
         0,
         floors,
         rests,
@@ -132,6 +139,15 @@ def test_dot(size: int) -> None:
     assert run_dot(a, 9, b, 1, size) == pytest.approx(exact, abs=1e-5)
     whole = np.rint(a * 3)  # whole numbers are exact in any order
     assert run_dot(whole, 9, whole, 9, size) == (whole[9:] ** 2).sum()
+
+
+@pytest.mark.parametrize("size", [PANEL, 5 * PANEL])
+def test_largest(size: int) -> None:
+    x = np.random.default_rng(size).standard_normal(size + 4, dtype=np.float32) - 5
+    for place in range(size):
+        x[2 + place] = place
+        assert run_largest(x, 2, size) == place
+    assert run_largest(np.full(size, -np.inf, dtype=np.float32), 0, size) == -np.inf
 
 
 @needs_avx2

@@ -15,8 +15,9 @@ can be positive only if p·q > floor / s + slack, where floor = (v·a - b) / t b
 and -slack, the sum of those two bounds at their largest over all terms, to the token. It is
 widened by more than float32 can lose on the way, in u, in the bound or in the logit itself.
 
-Most of p·q lies in its first columns, if the axes are chosen for that (models/screening.py). The
-others add at most the product of their lengths, so for many tiles the first columns are enough.
+Most of v·u lies in its first columns, if the axes are chosen for that (models/screening.py). The
+others add at most the product of their lengths, so for many tiles the codes of the first columns
+are enough, with the slack of those alone.
 
 Codes are as large as the sums allow, which VNNI keeps in 32 bits. Without it they are kept in 16,
 because then twice as many are added at once: |p| |q| has to stay below 2**15 in every block of
@@ -66,8 +67,8 @@ LOG, LOG_LOG = 1, 2
 """Activations: log(1 + x) of the positive part, once or twice."""
 
 
-LOST, KEPT, TURNED, LENGTH, CONSTANT = range(5)
-"""Places in Screen.limits: the largest |v/t - q|, |q|, |v|/t, |w|/t and |v·a - b|/t of terms."""
+TURNED, LENGTH, CONSTANT = range(3)
+"""Places in Screen.limits: the largest |v|/t, |w|/t and |v·a - b|/t of all terms."""
 AXES, SHIFT, RESIDUE = range(3)
 """Places in Screen.turning: bounds of |A|, |a| and |w - v A| / |w|."""
 
@@ -90,14 +91,16 @@ class Screen(NamedTuple):
     panels: CodeArray  # int8, flat (V / TERMS, size / 4, TERMS, 4)
     first_sums: SumArray  # int32, flat (V / TERMS, blocks + 1, TERMS)
     floors: FloatArray  # float32 (V rounded up to whole panels,)
-    rests: FloatArray  # float32, as floors: the length of the codes beyond depth
+    rests: FloatArray  # float32, as floors: the length of v/t beyond depth
     order: IdArray  # int32, as floors: the term that stands there
     depths: IdArray  # int32 (V / TERMS,), places in depth_choices
     depth_choices: OffsetArray  # int64 (choices,), columns
     axes: FloatArray  # float32 panels of A, (D / PANEL, D, PANEL), flat
     shift: FloatArray  # float32, a, rounded up to whole panels
     turning: DoubleArray  # float64 (3,)
-    limits: DoubleArray  # float64 (5,)
+    limits: DoubleArray  # float64 (3,)
+    lost: DoubleArray  # float64 (choices,): the largest |v/t - q| of the columns up to each depth
+    kept: DoubleArray  # float64 (choices,): the largest |q| of them
 
 
 class HeadScratch(NamedTuple):
@@ -107,8 +110,8 @@ class HeadScratch(NamedTuple):
     block: FloatArray  # float32, as Scratch.block
     codes: ByteArray  # uint8, flat (rows, size)
     scales: FloatArray  # float32 (rows,)
-    slacks: FloatArray  # float32 (rows,)
-    rests: FloatArray  # float32, flat (choices, rows)
+    slacks: FloatArray  # float32, flat (choices, rows), of the columns up to each depth
+    rests: FloatArray  # float32, flat (choices, rows): the length of u/s beyond each depth
     hits: ByteArray  # uint8 (ROWS * TERMS / 8,)
     logits: FloatArray  # float32 (ROWS * PANEL,)
     margins: FloatArray  # float32 (rows,)
@@ -157,7 +160,7 @@ def pack_terms(
     """
     hidden, blocks = rows.shape[1], squares.size
     block, largest_code = screen.coding.block, screen.coding.largest
-    size = block * blocks
+    size, pieces = block * blocks, blocks + 1
     limits = screen.limits
     for i in range(rows.shape[0]):
         place, row = first + i, rows[i]
@@ -171,22 +174,24 @@ def pack_terms(
         for j in range(blocks):
             scale = max(scale, math.sqrt(squares[j]) / screen.coding.longest)
         scale = usable(scale)
-        lost, kept, rest = 0.0, 0.0, 0.0
-        for j in range(hidden):
-            exact = row[j] / scale
+        lost, kept, rest, choice = 0.0, 0.0, 0.0, 0
+        for j in range(size):
+            exact = row[j] / scale if j < hidden else 0.0
             code = code_of(exact, largest_code)
             lost += (exact - code) ** 2
             kept += code * code
             if j >= depth:
-                rest += code * code
+                rest += exact * exact
             screen.panels[((panel * (size // 4) + j // 4) * TERMS + column) * 4 + j % 4] = code
             piece = j // block if j < depth else pieces_of(depth, block) + (j - depth) // block
-            at = (panel * (blocks + 1) + piece) * TERMS + column
+            at = (panel * pieces + piece) * TERMS + column
             screen.first_sums[at] -= CODE_OFFSET * code
+            if j + 1 == screen.depth_choices[choice]:
+                screen.lost[choice] = max(screen.lost[choice], math.sqrt(lost))
+                screen.kept[choice] = max(screen.kept[choice], math.sqrt(kept))
+                choice += 1
         screen.floors[place] = -biases[i] / scale
         screen.rests[place] = math.sqrt(rest) * WIDER
-        limits[LOST] = max(limits[LOST], math.sqrt(lost))
-        limits[KEPT] = max(limits[KEPT], math.sqrt(kept))
         limits[TURNED] = max(limits[TURNED], math.sqrt(squares.sum()) / scale)
         limits[LENGTH] = max(limits[LENGTH], lengths[i] / scale)
         limits[CONSTANT] = max(limits[CONSTANT], abs(biases[i]) / scale)
@@ -223,16 +228,6 @@ def encode_row(x: FloatArray, inverse: np.float32, codes: ByteArray) -> float:
 
 
 @kernel
-def sum_of_codes(codes: ByteArray) -> int:
-    """Add the squares of codes."""
-    total = 0
-    for i in range(codes.size):
-        code = int(codes[i]) - CODE_OFFSET
-        total += code * code
-    return total
-
-
-@kernel
 def quantise(
     states: FloatArray,
     stride: int,
@@ -248,6 +243,7 @@ def quantise(
     """
     block, size = screen.coding.block, code_columns(hidden, screen.coding)
     turned, limits, turning = scratch.turned, screen.limits, screen.turning
+    choices = screen.depth_choices
     linear(
         states,
         stride,
@@ -267,8 +263,9 @@ def quantise(
         codes = scratch.codes[row * size : (row + 1) * size]
         if row >= count:
             codes[:] = CODE_OFFSET
-            scratch.scales[row], scratch.slacks[row] = 0, NEVER
-            for choice in range(screen.depth_choices.size):
+            scratch.scales[row] = 0
+            for choice in range(choices.size):
+                scratch.slacks[choice * rows + row] = NEVER
                 scratch.rests[choice * rows + row] = 0
             continue
         line = turned[row * screen.shift.size : row * screen.shift.size + hidden]
@@ -278,18 +275,24 @@ def quantise(
             scale = max(scale, math.sqrt(more) / screen.coding.longest)
             squares += more
         inverse = np.float32(1 / usable(scale * WIDER))
-        codes[hidden:] = CODE_OFFSET
-        lost = encode_row(line, inverse, codes)
-        for choice in range(screen.depth_choices.size):
-            rest = sum_of_codes(codes[screen.depth_choices[choice] :])
-            scratch.rests[choice * rows + row] = math.sqrt(rest) * WIDER
         length = math.sqrt(sum_of_squares(states[row * stride : row * stride + hidden]))
-        slack = math.sqrt(squares) * limits[LOST] + math.sqrt(lost) / inverse * limits[KEPT]
-        slack += rounding * length * limits[LENGTH] + turning[RESIDUE] * length * limits[LENGTH]
+        slack = (rounding + turning[RESIDUE]) * length * limits[LENGTH]
         slack += turn_rounding * (turning[AXES] * length + turning[SHIFT]) * limits[TURNED]
-        slack += 2.0**-20 * limits[CONSTANT]
+        slack = (slack + 2.0**-20 * limits[CONSTANT]) * inverse + 3
         scratch.scales[row] = inverse
-        scratch.slacks[row] = -(slack * inverse * WIDER + 3)
+        codes[hidden:] = CODE_OFFSET
+        lost, first, before = 0.0, 0, 0.0
+        for choice in range(choices.size):
+            last = min(hidden, choices[choice])
+            part = line[first:last]
+            lost += encode_row(part, inverse, codes[first:last])
+            before += sum_of_squares(part)
+            more = math.sqrt(before) * inverse * screen.lost[choice]
+            more += math.sqrt(lost) * screen.kept[choice]
+            rest = math.sqrt(max(0.0, squares - before) + 2.0**-40 * squares) * inverse
+            scratch.slacks[choice * rows + row] = -(slack + more) * WIDER
+            scratch.rests[choice * rows + row] = rest * WIDER if last < hidden else 0.0
+            first = last
 
 
 @kernel
@@ -314,7 +317,7 @@ def pool_screened(
     it stops where too much survives for this to pay, and then pool_all has to do it.
     """
     block, size = screen.coding.block, code_columns(hidden, screen.coding)
-    pieces = size // block + 1
+    pieces, last_choice = size // block + 1, screen.depth_choices.size - 1
     rows = round_up(offsets[-1], ROWS)
     quantise(states, stride, hidden, offsets[-1], rows, screen, scratch)
     num_panels = screen.floors.size // TERMS
@@ -336,10 +339,11 @@ def pool_screened(
                     panel * TERMS * pieces,
                     block,
                     scratch.scales,
-                    scratch.slacks,
                     row,
+                    scratch.slacks,
                     scratch.rests,
                     choice * rows + row,
+                    last_choice * rows + row,
                     screen.floors,
                     screen.rests,
                     panel * TERMS,

@@ -167,10 +167,11 @@ def bound_tile(
     first_sums_start: Value,
     block: Value,
     scales: Value,
-    slacks: Value,
     row: Value,
+    slacks: Value,
     rests: Value,
-    rests_start: Value,
+    early: Value,
+    late: Value,
     floors: Value,
     term_rests: Value,
     floors_start: Value,
@@ -180,17 +181,18 @@ def bound_tile(
     builder, lanes = emit.builder, register_lanes()
     numbers, columns = vector(FLOAT32, lanes), TERMS // lanes
     first_code = emit.pointer(0, codes, codes_start, INT8)
-    first_hit = emit.pointer(17, hits, constant(row.type, 0), INT64)
+    first_hit = emit.pointer(18, hits, constant(row.type, 0), INT64)
     for place in range(ROWS * TERMS // 64):
         emit.store(constant(INT64, 0), first_hit, place)
     union = emit.variable(constant(row.type, 0))
     limits = Limits(
         emit,
         emit.pointer(9, scales, row, FLOAT32),
-        emit.pointer(10, slacks, row, FLOAT32),
-        emit.pointer(12, rests, rests_start, FLOAT32),
-        emit.pointer(14, floors, floors_start, numbers),
-        emit.pointer(15, term_rests, floors_start, numbers),
+        emit.pointer(11, slacks, early, FLOAT32),
+        emit.pointer(11, slacks, late, FLOAT32),
+        emit.pointer(12, rests, early, FLOAT32),
+        emit.pointer(15, floors, floors_start, numbers),
+        emit.pointer(16, term_rests, floors_start, numbers),
     )
     for column in range(0, columns, 2):
         products = Products(
@@ -221,7 +223,8 @@ class Limits:
 
     emit: Emitter
     scale: Value
-    slack: Value
+    early_slack: Value
+    late_slack: Value
     rest: Value
     floor: Value
     term_rest: Value
@@ -234,19 +237,21 @@ class Limits:
         whole: whether there is nothing to come that products may grow by.
         """
         emit, builder, lanes = self.emit, self.emit.builder, products.lanes
+        slack = self.late_slack if whole else self.early_slack
         bits: list[list[Value]] = []
         either = constant(vector(INT1, lanes), 0)
         for token in range(ROWS):
             times, plus, rest = (
                 emit.splat(emit.load(place, token), lanes)
-                for place in (self.scale, self.slack, self.rest)
+                for place in (self.scale, slack, self.rest)
             )
             bits.append([])
             for column in range(first, first + 2):
-                limit = emit.multiply_add(times, emit.load(self.floor, column), plus)
+                limit = plus
                 if not whole:
-                    more = builder.fneg(emit.load(self.term_rest, column))
-                    limit = emit.multiply_add(rest, more, limit)
+                    less = builder.fneg(emit.load(self.term_rest, column))
+                    limit = emit.multiply_add(rest, less, limit)
+                limit = emit.multiply_add(times, emit.load(self.floor, column), limit)
                 product = builder.sitofp(products.total(token, column - first), limit.type)
                 # Unordered: NaN, where weights are too large for a bound, is a hit.
                 bits[token].append(builder.fcmp_unordered(">", product, limit))

@@ -186,10 +186,11 @@ def bound_tile(
     first_sums_start: int,
     block: int,
     scales: FloatArray,
-    slacks: FloatArray,
     row: int,
+    slacks: FloatArray,
     rests: FloatArray,
-    rests_start: int,
+    early: int,
+    late: int,
     floors: FloatArray,
     term_rests: FloatArray,
     floors_start: int,
@@ -198,13 +199,14 @@ def bound_tile(
     """Find the pairs of ROWS tokens and TERMS terms whose logit may be positive.
 
     codes: uint8 (..., size), hidden states plus CODE_OFFSET; panel: int8 (size / 4, TERMS, 4);
-    scales, slacks: float32, from row on; floors: float32, from floors_start on. A pair is a hit
-    unless product <= scale * floor + slack. hits: uint8 (ROWS, TERMS / 8), flat, receives one bit
-    for each pair, 8 terms a byte. Returns a number other than 0 if there is any.
+    scales: float32, from row on; slacks: float32, from late on; floors: float32, from floors_start
+    on. A pair is a hit unless product <= scale * floor + slack. hits: uint8 (ROWS, TERMS / 8),
+    flat, receives one bit for each pair, 8 terms a byte. Returns a number other than 0 if there is
+    any.
 
-    It looks at the first depth columns, and goes on only if some pair can still be a hit, whatever
-    the others hold: rests, float32 from rests_start on, and term_rests, from floors_start on, are
-    the lengths of the codes beyond depth.
+    It looks at the first depth columns, and goes on unless product <= scale * floor + slack - rest
+    * term_rest for all pairs: slacks and rests, float32, from early on, and term_rests, from
+    floors_start on, allow for what the other columns may hold.
 
     Columns are added in pieces of a block, or of what is left before and after depth if that is
     less. first_sums: int32 (pieces, TERMS), what undoes CODE_OFFSET. Without VNNI, the true product
@@ -218,14 +220,15 @@ def bound_tile(
     starts = first_sums[first_sums_start:][: pieces * TERMS].reshape(pieces, TERMS)
     products = np.zeros((ROWS, TERMS), dtype=np.int32)
     floor = floors[floors_start : floors_start + TERMS]
-    rest = rests[rests_start : rests_start + ROWS, None] * term_rests[floors_start:][:TERMS]
-    for first, last, beyond in ((0, depth, rest), (depth, size, np.float32(0))):
+    rest = rests[early : early + ROWS, None] * term_rests[floors_start:][:TERMS]
+    stages = (0, depth, early, rest), (depth, size, late, np.float32(0))
+    for first, last, row_slacks, beyond in stages:
         products += states[:, first:last].astype(np.int32) @ terms[:, first:last].T.astype(np.int32)
         before = pieces_of(depth, block) if first else 0
         products += starts[before : before + pieces_of(last - first, block)].sum(axis=0)
         with np.errstate(over="ignore", invalid="ignore"):  # no finite bound: always a hit
-            limit = scales[row : row + ROWS, None] * floor + slacks[row : row + ROWS, None]
-            found = ~(products <= limit - beyond)
+            slack = slacks[row_slacks : row_slacks + ROWS, None]
+            found = ~(products <= scales[row : row + ROWS, None] * floor + (slack - beyond))
         if not found.any():
             return 0
     hits[: ROWS * TERMS // 8] = np.packbits(found, axis=1, bitorder="little").reshape(-1)

@@ -198,7 +198,7 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
         "block": ((ROW_BLOCK * PASSED_STRIDE,), np.float32),
         "codes": ((screened * tall * columns,), np.uint8),
         "scales": ((screened * tall,), np.float32),
-        "slacks": ((screened * tall,), np.float32),
+        "slacks": ((screened * tall * choices,), np.float32),
         "rests": ((screened * tall * choices,), np.float32),
         "hits": ((ROWS * TERMS // 8,), np.uint8),
         "logits": ((ROWS * PANEL,), np.float32),

@@ -28,8 +28,10 @@ from minisplade.kernels.tiles import PANEL, ROWS, TERMS, has_vnni, panels_of, ro
 
 SAMPLE_TILES = 80
 """Tiles of tokens that order and depths are chosen by."""
-COMPARING = 10
+COMPARING = 16
 """What comparing a tile with its bound costs, in columns."""
+SURPRISE = 60
+"""What it costs, in columns, that the processor expected to stop and goes on, or the reverse."""
 TERMS_AT_ONCE = 4096
 TINY = np.float32(1e-30)
 
@@ -104,7 +106,7 @@ def learned_plan(
     goes_on = panels.reshape(choices.size - 1, SAMPLE_TILES, -1, TERMS).any(axis=3).mean(axis=1)
     first, rest = choices[:-1, None] + COMPARING, choices[-1] - choices[:-1, None] + COMPARING
     costs = np.full((choices.size, goes_on.shape[1]), float(choices[-1] + COMPARING))
-    costs[:-1] = first + goes_on * rest
+    costs[:-1] = first + goes_on * rest + SURPRISE * np.minimum(goes_on, 1 - goes_on)
     depths = costs.argmin(axis=0).astype(np.int32)
     return Plan(coding, axes, shift, order, depths) if depths.min() < choices.size - 1 else None
 
@@ -138,7 +140,7 @@ def build_screen(plan: Plan, decoder: FloatArray, bias: FloatArray) -> Bundle:
     """
     num_terms, hidden = decoder.shape
     columns = head.code_columns(hidden, plan.coding)
-    blocks = columns // plan.coding.block
+    blocks, choices = columns // plan.coding.block, depth_choices(hidden, plan.coding)
     places = round_up(num_terms, TERMS)
     # The kernel turns hidden states by these very numbers, so bounds are exact about them.
     axes, shift = plan.axes.astype(np.float32), plan.shift.astype(np.float32)
@@ -153,11 +155,13 @@ def build_screen(plan: Plan, decoder: FloatArray, bias: FloatArray) -> Bundle:
         rests=np.zeros(places, dtype=np.float32),
         order=np.pad(plan.order, (0, places - num_terms)),
         depths=plan.depths,
-        depth_choices=depth_choices(hidden, plan.coding),
+        depth_choices=choices,
         axes=panels_of(axes, hidden),
         shift=np.pad(shift, (0, -hidden % PANEL)),
         turning=np.array([np.linalg.norm(exact), np.linalg.norm(shift), residue]),
-        limits=np.zeros(5),
+        limits=np.zeros(3),
+        lost=np.zeros(choices.size),
+        kept=np.zeros(choices.size),
     )
     for first in range(0, num_terms, TERMS_AT_ONCE):
         terms = plan.order[first : first + TERMS_AT_ONCE]
@@ -191,12 +195,12 @@ def _open_terms(
         terms = decoder[here] @ back
         constant = bias[here] - terms @ shift.astype(np.float32)
         step = _steps(terms, coding.largest, coding.longest)
-        longest_code = (_lengths(terms) / step).max()
-        # What rounding to codes may add, with errors as long as even ones are.
-        unsure = _lengths(states) + _steps(states, 127, coding.longest) * longest_code
-        unsure *= np.sqrt(hidden / 12)
+        state_step = _steps(states, 127, coding.longest)
         for i, depth in enumerate(depths):
-            # The product of what lies beyond depth is at most that of the lengths.
+            # What rounding to codes may add, with errors as long as even ones are, and what lies
+            # beyond depth: the product of the lengths.
+            longest_code = (_lengths(terms[:, :depth]) / step).max()
+            unsure = np.sqrt(depth / 12) * (_lengths(states[:, :depth]) + state_step * longest_code)
             of_states = _with(states[:, :depth], 1, unsure, _lengths(states[:, depth:]))
             of_terms = _with(terms[:, :depth], constant, step, _lengths(terms[:, depth:]))
             bound = of_states @ of_terms.T
