@@ -67,6 +67,22 @@ def test_bytes_do_not_depend_on_batch_order_neighbours_or_threads(path: str) -> 
         assert all(shuffled[j] == expected[i] for j, i in enumerate(order))
 
 
+@pytest.mark.skipif("avx2" not in cpu_features(), reason="this CPU has no AVX2")
+@pytest.mark.parametrize("threads", [1, 4])
+def test_what_is_learned_changes_no_bytes(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real weights, whose first columns rule terms out once the axes are known."""
+    tiles = SparseEncoder(kernel_path="tiles").encode(MANY)
+    monkeypatch.setattr(packed_module, "LEARN_FROM", 400)
+    encoder = SparseEncoder(kernel_path="screened", num_threads=threads)
+    assert encoder.encode(MANY) == tiles  # learns on the way
+    screens = encoder._packed.screens  # type: ignore[union-attr]
+    assert len(screens) == 2
+    assert encoder.encode(MANY) == tiles
+    assert len(screens) == 2
+    columns = screens[1].value.depth_choices[screens[1].value.depths]
+    assert columns.mean() < 100  # of 128: it was worth it
+
+
 def test_chunks_are_cut_where_texts_or_rows_are_full(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,13 @@
 
 # ruff: noqa: ANN001, ANN201
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from uncompiled import assert_passes_uncompiled
+from uncompiled import assert_passes_elsewhere, assert_passes_uncompiled
 
 from minisplade.kernels.compiler import kernel
 from minisplade.kernels.tiles import (
@@ -215,6 +217,25 @@ def test_a_bound_that_is_no_number_is_a_hit(bad: float) -> None:
 def test_float_from_bits() -> None:
     for number in (1.0, 2.0**-126, 2.0**127, 0.0):
         assert run_float_from_bits(int(np.float32(number).view(np.int32))) == number
+
+
+AVX2 = "avx avx2 fma popcnt bmi bmi2 sse4.1 sse4.2 ssse3 sse3".split()
+AVX512 = [*AVX2, *"avx512f avx512bw avx512dq avx512vl".split()]
+OTHER_CPUS = {
+    "AVX2": AVX2,
+    "AVX2 with VNNI": [*AVX2, "avxvnni"],
+    "AVX-512": AVX512,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_CPUS)
+def test_instructions_of_other_cpus(name: str, tmp_path: Path) -> None:
+    """Every set of instructions that this CPU has passes, not only the one it is best at."""
+    if not set(OTHER_CPUS[name]) <= cpu_features():
+        pytest.skip(f"this CPU has no {name}")
+    features = ",".join(f"+{feature}" for feature in OTHER_CPUS[name])
+    cpu = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
+    assert_passes_elsewhere([Path(__file__)], {**cpu, "MINISPLADE_CACHE": str(tmp_path)})
 
 
 def test_these_tests_pass_with_the_compiler_switched_off() -> None:

@@ -158,10 +158,13 @@ def encode(
             packed.idle.append(workspace)
         return vectors
 
-    if workers == 1:
-        return concatenate([run(chunk) for chunk in chunks], vocabulary)
-    with ThreadPoolExecutor(workers) as pool:
-        return concatenate(list(pool.map(run, chunks)), vocabulary)
+    # The first chunk of all makes the screen that the others share.
+    alone = len(chunks) if workers == 1 else int(packed.screened and not packed.screens)
+    vectors = [run(chunk) for chunk in chunks[:alone]]
+    if alone < len(chunks):
+        with ThreadPoolExecutor(workers) as pool:
+            vectors += pool.map(run, chunks[alone:])
+    return concatenate(vectors, vocabulary)
 
 
 def workspace_bytes(packed: PackedModel, rows: int) -> int:
