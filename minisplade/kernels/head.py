@@ -370,7 +370,7 @@ def pool_screened(
                         bits >>= 1
                         place += 1
         # Of all pairs, not of those seen: a learned order has the likely ones first.
-        if survivors * FEW > rows * screen.floors.size:
+        if survivors > 1000 and survivors * FEW > rows * screen.floors.size:
             return False
     return True
 
