@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         MiniSpladeError,
         ModelNotFoundError,
     )
+    from minisplade.explain import Explanation, MatchExplanation
     from minisplade.index import Hit, Hits, Index
     from minisplade.vectors import SparseVector, SparseVectors, concatenate
 
@@ -19,11 +20,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "Explanation",
     "Hit",
     "Hits",
     "Index",
     "IndexFormatError",
     "InputError",
+    "MatchExplanation",
     "MiniSpladeError",
     "ModelNotFoundError",
     "SparseEncoder",
@@ -33,9 +36,11 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "Explanation": "explain",
     "Hit": "index",
     "Hits": "index",
     "Index": "index",
+    "MatchExplanation": "explain",
     "SparseEncoder": "encoder",
     "SparseVector": "vectors",
     "SparseVectors": "vectors",

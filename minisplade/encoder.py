@@ -15,12 +15,13 @@ import numpy as np
 from minisplade import similarity as similarities
 from minisplade.arrays import FloatArray, IdArray
 from minisplade.errors import InputError
+from minisplade.explain import Explanation, MatchExplanation, match, trace_to_tokens
 from minisplade.hub import DEFAULT_MODEL, find_model
 from minisplade.layout import Settings, read_settings, write_folder
 from minisplade.models import load_model
-from minisplade.pooling import pool_tiles
+from minisplade.pooling import chosen_logits, pool_tiles
 from minisplade.runtime import choose_kernel_path, choose_num_threads
-from minisplade.tokenization import load_tokenizer, pad, term_strings, tokenize
+from minisplade.tokenization import load_tokenizer, pad, read_tokens, term_strings, tokenize
 from minisplade.vectors import AnyVectors, SparseVector, SparseVectors, as_rows, concatenate
 
 if TYPE_CHECKING:
@@ -272,6 +273,54 @@ class SparseEncoder:
             batch.attention_mask,
             self.strategy,
             self.activation,
+        )
+
+    def explain(
+        self,
+        text: str,
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_active_dims: int | None = None,
+        max_seq_length: int | None = None,
+    ) -> Explanation:
+        """Tell for each term of a text's vector which token and characters it comes from.
+
+        The vector is the one that encode returns for the same arguments, and the logit of each
+        term that of the same kernel path, to the bit. Raises InputError.
+        """
+        prefix = self._prompt(prompt_name or self.default_prompt_name) if prompt is None else prompt
+        length = max_seq_length or self.max_seq_length
+        vector = self.encode(
+            [text], prompt=prefix, max_active_dims=max_active_dims, max_seq_length=length
+        )[0]
+        tokens = read_tokens(self.tokenizer, text, length, prefix)
+        input_ids = np.array([token.term_id for token in tokens], dtype=np.int32)
+        logits = self._chosen_logits(input_ids, vector.term_ids)
+        return trace_to_tokens(text, tokens, vector, logits, self.terms)
+
+    def explain_match(self, query: str, document: str) -> MatchExplanation:
+        """Tell which terms make the score of a document for a query, and where each comes from.
+
+        Both are encoded as encode_query and encode_document do. The score is the dot product, as
+        an index scores. Raises InputError.
+        """
+        return match(
+            self.explain(query, prompt=self.query_prompt),
+            self.explain(document, prompt=self.document_prompt),
+        )
+
+    def _chosen_logits(self, input_ids: IdArray, term_ids: IdArray) -> FloatArray:
+        """Return the logits of some terms at every token, as pooling sees them: float32 (T, P)."""
+        if self.kernel_path != "reference":
+            from minisplade.models import packed
+
+            return packed.chosen_logits(self._packed, input_ids, term_ids)
+        return chosen_logits(
+            self.model.transformed(input_ids[None], np.ones((1, input_ids.size), dtype=bool)),
+            self.model.params["head.decoder.weight"],
+            self.model.params["head.decoder.bias"],
+            term_ids,
         )
 
     def similarity(self, a: AnyVectors, b: AnyVectors) -> FloatArray:

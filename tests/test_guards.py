@@ -21,6 +21,7 @@ LAYERS = [
     ["kernels"],
     ["similarity", "layout"],
     ["models", "index"],
+    ["explain"],
     ["encoder", "warmup"],
     ["demo"],
     ["display"],
@@ -34,11 +35,13 @@ def test_public_names() -> None:
     assert minisplade.__all__ == sorted(minisplade.__all__)
     assert minisplade.__all__ == [
         "CheckpointError",
+        "Explanation",
         "Hit",
         "Hits",
         "Index",
         "IndexFormatError",
         "InputError",
+        "MatchExplanation",
         "MiniSpladeError",
         "ModelNotFoundError",
         "SparseEncoder",
