@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     )
     from minisplade.explain import Explanation, MatchExplanation
     from minisplade.index import Hit, Hits, Index
+    from minisplade.trace import Trace
     from minisplade.vectors import SparseVector, SparseVectors, concatenate
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "SparseEncoder",
     "SparseVector",
     "SparseVectors",
+    "Trace",
     "concatenate",
 ]
 
@@ -44,6 +46,7 @@ _ROOMS = {
     "SparseEncoder": "encoder",
     "SparseVector": "vectors",
     "SparseVectors": "vectors",
+    "Trace": "trace",
     "concatenate": "vectors",
 }
 

@@ -2,11 +2,12 @@
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
+
+from minisplade.terminal import BOLD, on_one_line, styled, width
 
 if TYPE_CHECKING:
     from minisplade.encoder import SparseEncoder
@@ -93,7 +94,7 @@ def print_hits(
 ) -> None:
     """Print the hits of one query, each with the terms that made its score."""
     if not as_json:
-        print(f"\n{_bold(_on_one_line(query.text))}")
+        print(f"\n{styled(on_one_line(query.text), BOLD)}")
         if not hits:
             print("  no document shares a term with this query")
     for rank, hit in enumerate(hits, start=1):
@@ -110,7 +111,7 @@ def print_hits(
 def _print_hit(
     rank: int, score: float, key: str, text: str | None, terms: dict[str, float]
 ) -> None:
-    print(f"{rank:3}  {score:7.3f}  {_bold(_on_one_line(key))}")
+    print(f"{rank:3}  {score:7.3f}  {styled(on_one_line(key), BOLD)}")
     if text is not None:
         print(f"{INDENT}{_snippet(text)}")
     shown = [f"{term} {share:.1f}" for term, share in list(terms.items())[:SHOWN_TERMS]]
@@ -120,17 +121,6 @@ def _print_hit(
 
 def _snippet(text: str) -> str:
     """Return the beginning of a text, as much as fits on a line."""
-    width = max(shutil.get_terminal_size((110, 24)).columns - len(INDENT), 20)
-    line = _on_one_line(text[: 8 * width])
-    return line if len(line) <= width else f"{line[: width - 1].rstrip()}…"
-
-
-def _on_one_line(text: str) -> str:
-    """Join lines, and replace characters that could steer the terminal."""
-    line = " ".join(text.split())
-    return "".join(character if character.isprintable() else "�" for character in line)
-
-
-def _bold(text: str) -> str:
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return text if plain or not sys.stdout.isatty() else f"\033[1m{text}\033[0m"
+    room = max(width() - len(INDENT), 20)
+    line = on_one_line(text[: 8 * room])
+    return line if len(line) <= room else f"{line[: room - 1].rstrip()}…"

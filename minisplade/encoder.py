@@ -21,7 +21,15 @@ from minisplade.layout import Settings, read_settings, write_folder
 from minisplade.models import load_model
 from minisplade.pooling import chosen_logits, pool_tiles
 from minisplade.runtime import choose_kernel_path, choose_num_threads
-from minisplade.tokenization import load_tokenizer, pad, read_tokens, term_strings, tokenize
+from minisplade.tokenization import (
+    load_tokenizer,
+    pad,
+    read_tokens,
+    term_ids_of,
+    term_strings,
+    tokenize,
+)
+from minisplade.trace import Trace, run_traced
 from minisplade.vectors import AnyVectors, SparseVector, SparseVectors, as_rows, concatenate
 
 if TYPE_CHECKING:
@@ -34,6 +42,9 @@ logger = logging.getLogger("minisplade")
 
 BLOCK_TEXTS = 1024
 """Texts that are tokenized, sorted by length and encoded together."""
+
+TRACED_TERMS = 12
+"""Terms that a trace follows, unless they are named."""
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -309,6 +320,29 @@ class SparseEncoder:
             self.explain(query, prompt=self.query_prompt),
             self.explain(document, prompt=self.document_prompt),
         )
+
+    def trace(
+        self,
+        text: str,
+        *,
+        terms: Sequence[str] | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        max_seq_length: int | None = None,
+    ) -> Trace:
+        """Run one text through the functions of the reference path, and keep what each gives.
+
+        terms: those whose logits are followed; None is the twelve heaviest. Raises InputError, also
+        for a term that the vocabulary does not have.
+        """
+        prefix = self._prompt(prompt_name or self.default_prompt_name) if prompt is None else prompt
+        length = max_seq_length or self.max_seq_length
+        vector = self.encode([text], prompt=prefix, max_seq_length=length)[0]
+        tokens = read_tokens(self.tokenizer, text, length, prefix)
+        heaviest = [term for term, _ in self.decode(vector, TRACED_TERMS)]
+        chosen = term_ids_of(self.terms, heaviest if terms is None else terms)
+        pooling = self.strategy, self.activation
+        return run_traced(self.model, text, tokens, vector, chosen, self.terms, *pooling)
 
     def _chosen_logits(self, input_ids: IdArray, term_ids: IdArray) -> FloatArray:
         """Return the logits of some terms at every token, as pooling sees them: float32 (T, P)."""

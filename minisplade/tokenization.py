@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeAlias
 
@@ -176,6 +177,17 @@ def term_strings(tokenizer: Tokenizer, vocab_size: int) -> list[str]:
     for term, term_id in tokenizer.get_vocab().items():
         terms[term_id] = term
     return terms
+
+
+def term_ids_of(terms: Sequence[str], chosen: Sequence[str]) -> IdArray:
+    """Look up the ids of some terms, int32 (C,), in the strings of all V; raises InputError."""
+    ids = {term: term_id for term_id, term in enumerate(terms)}
+    for term in chosen:
+        if term not in ids:
+            close = get_close_matches(term, ids, n=3)
+            hint = f"; near it: {', '.join(close)}" if close else ""
+            raise InputError(f"term {term!r} is not in the vocabulary{hint}")
+    return np.array([ids[term] for term in chosen], dtype=np.int32)
 
 
 def _what_is_wrong(texts: Sequence[str]) -> str:

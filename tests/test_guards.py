@@ -15,13 +15,15 @@ PACKAGE = ROOT / "minisplade"
 
 # Modules import only from lines above their own; files inside one folder may import each other.
 LAYERS = [
-    ["errors", "arrays"],
+    ["errors", "arrays", "terminal"],
     ["runtime", "files"],
+    ["pages"],
     ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],
     ["kernels"],
     ["similarity", "layout"],
     ["models", "index"],
     ["explain"],
+    ["trace"],
     ["encoder", "warmup"],
     ["demo"],
     ["display"],
@@ -47,6 +49,7 @@ def test_public_names() -> None:
         "SparseEncoder",
         "SparseVector",
         "SparseVectors",
+        "Trace",
         "concatenate",
     ]
     for name in minisplade.__all__:

@@ -59,6 +59,12 @@ class Explanation:
         token = self.tokens[term.position]
         return self.text[slice(*token.word)] if token.word else token.string
 
+    def to_html(self) -> str:
+        """Return a page of HTML that needs no other file: the text, its terms, and their ties."""
+        from minisplade.explain.page import explanation_page
+
+        return explanation_page(self)
+
 
 @dataclass(frozen=True, slots=True)
 class MatchedTerm:
@@ -85,6 +91,12 @@ class MatchExplanation:
         """The terms of the query that the document lacks, heaviest first."""
         found = {matched.term_id for matched in self.terms}
         return tuple(term for term in self.query.terms if term.term_id not in found)
+
+    def to_html(self) -> str:
+        """Return a page of HTML that needs no other file: both texts, and what ties them."""
+        from minisplade.explain.page import match_page
+
+        return match_page(self)
 
 
 def trace_to_tokens(

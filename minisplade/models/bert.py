@@ -1,9 +1,11 @@
 """BERT and DistilBERT: one post-norm encoder, from token ids to hidden states."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from minisplade.arrays import BoolArray, FloatArray, IdArray, Params
-from minisplade.functional import attention, gelu, layer_norm, linear
+from minisplade.functional import attention, attention_weights, gelu, layer_norm, linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,14 @@ class BertConfig:
     num_token_types: int  # DistilBERT: 0
     layer_norm_eps: float
     pad_token_id: int = 0
+
+
+class Step(NamedTuple):
+    """What one step of the encoder makes of all tokens."""
+
+    function: Callable[..., Any]  # what does it
+    hidden_states: FloatArray  # float32 (B, T, D)
+    attention: FloatArray | None  # float32 (B, H, T, T), if the step has any
 
 
 def hidden_states(
@@ -71,11 +81,32 @@ def self_attention(
     x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D).
     """
     query, key, value = (
-        _split_heads(_linear(params, f"{block}.{role}", x), config.num_heads)
-        for role in ("query", "key", "value")
+        _in_heads(params, config, f"{block}.{role}", x) for role in ("query", "key", "value")
     )
     mixed = attention(query, key, value, attention_mask)  # (B, H, T, K)
     return _linear(params, f"{block}.output", mixed.swapaxes(1, 2).reshape(x.shape))
+
+
+def steps(
+    params: Params, config: BertConfig, input_ids: IdArray, attention_mask: BoolArray
+) -> Iterator[Step]:
+    """Run hidden_states and show what each step of it gives.
+
+    input_ids: int32 (B, T); attention_mask: bool (B, T).
+    """
+    x = embed(params, config, input_ids)
+    yield Step(embed, x, None)
+    for layer in range(config.num_layers):
+        block = f"layers.{layer}.attention"
+        query, key = (_in_heads(params, config, f"{block}.{r}", x) for r in ("query", "key"))
+        weights = attention_weights(query, key, attention_mask)
+        x = encoder_layer(params, config, layer, x, attention_mask)
+        yield Step(encoder_layer, x, weights)
+
+
+def _in_heads(params: Params, config: BertConfig, name: str, x: FloatArray) -> FloatArray:
+    """Apply a linear layer, (B, T, D), and cut the result into heads, (B, H, T, K)."""
+    return _split_heads(_linear(params, name, x), config.num_heads)
 
 
 def _split_heads(x: FloatArray, num_heads: int) -> FloatArray:
