@@ -11,12 +11,15 @@ from minisplade.terminal import BOLD, on_one_line, styled, width
 
 if TYPE_CHECKING:
     from minisplade.encoder import SparseEncoder
+    from minisplade.explain import Explanation, MatchExplanation
     from minisplade.hub import KnownModel
     from minisplade.index import Hits, Index
     from minisplade.records import Record
+    from minisplade.trace import Trace
     from minisplade.vectors import SparseVector, SparseVectors
 
 SHOWN_TERMS = 6
+SHOWN_BARS = 30
 INDENT = " " * 14
 
 
@@ -106,6 +109,50 @@ def print_hits(
         row = {"query_id": query.key, "query": query.text, "rank": rank, "key": hit.key}
         row |= {"score": round(hit.score, 4), "terms": rounded(terms)}
         print_json(row if hit.text is None else {**row, "text": hit.text})
+
+
+def print_explanation(explanation: "Explanation", top: int | None, as_json: bool) -> None:
+    """Print where the terms of a text come from."""
+    from minisplade.explain.view import explanation_lines
+
+    if not as_json:
+        print("\n".join(explanation_lines(explanation, top or SHOWN_BARS)))
+        return
+    for term in explanation.terms[:top]:
+        token = explanation.tokens[term.position]
+        row = {"term": term.term, "weight": round(term.weight, 4), "expansion": term.is_expansion}
+        print_json({**row, "token": token.string, "span": token.span})
+
+
+def print_match(found: "MatchExplanation", top: int | None, as_json: bool) -> None:
+    """Print what makes the score of a document."""
+    from minisplade.explain.view import match_lines
+
+    if not as_json:
+        print("\n".join(match_lines(found, top or SHOWN_BARS)))
+        return
+    for matched in found.terms[:top]:
+        row: dict[str, Any] = {"term": matched.term, "share": round(matched.share, 4)}
+        sides = {
+            "query": (found.query, matched.query),
+            "document": (found.document, matched.document),
+        }
+        for side, (explanation, term) in sides.items():
+            token = explanation.tokens[term.position]
+            row[side] = {"weight": round(term.weight, 4), "token": token.string, "span": token.span}
+        print_json(row)
+
+
+def print_trace(trace: "Trace", as_json: bool) -> None:
+    """Print a walk through the model, or one row for each of its stages."""
+    from minisplade.trace.walk import walk
+
+    if not as_json:
+        print("\n".join(walk(trace)))
+        return
+    for stage in trace.stages:
+        shapes = {name: [str(a.dtype), *a.shape] for name, a in stage.arrays.items()}
+        print_json({"stage": stage.name, "functions": stage.functions, "arrays": shapes})
 
 
 def _print_hit(

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from chart import bars
+from minisplade.figures import bars
 
 Row = dict[str, Any]
 

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "minisplade"
 # Modules import only from lines above their own; files inside one folder may import each other.
 LAYERS = [
     ["errors", "arrays", "terminal"],
+    ["figures"],
     ["runtime", "files"],
     ["pages"],
     ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape, unescape
 
-from minisplade.explain import ExplainedTerm, Explanation, MatchExplanation, MatchedTerm
+from minisplade.explain import ExplainedTerm, Explanation, MatchedTerm, MatchExplanation
 from minisplade.pages import beside, element, page
 
 SHOWN_AT_ONCE = 40

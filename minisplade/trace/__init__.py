@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray
 from minisplade.explain import ExplainedTerm, Explanation, trace_to_tokens
+from minisplade.figures import curves, heat_map
 from minisplade.models import MaskedLanguageModel, heads
 from minisplade.pooling import Activation, Strategy, splade_pool
 from minisplade.tokenization import Token, tokenize
@@ -51,6 +52,7 @@ class Trace:
     ranks: IdArray  # int32 (layers + 1, T, C), among the logits of all V terms, from 1
     num_positive: IdArray  # int32 (layers + 1,), of all T times V logits
     vector: SparseVector  # what encode returns
+    listed: tuple[tuple[str, float], ...]  # its terms and weights, heaviest first
     stages: tuple[Stage, ...]
 
     @property
@@ -66,6 +68,32 @@ class Trace:
     def source(self, term: ExplainedTerm) -> str:
         """Return the characters that a term comes from, or the token's name if there are none."""
         return Explanation(self.text, self.tokens, self.terms, self.vector).source(term)
+
+    def to_html(self) -> str:
+        """Return a page of HTML that needs no other file: all stages with their pictures."""
+        from minisplade.trace.page import trace_page
+
+        return trace_page(self)
+
+    def attention_svg(self, layer: int, head: int) -> str:
+        """Draw what each token looks at in one head; layers and heads count from 0."""
+        labels = [token.string for token in self.tokens]
+        title = f"Layer {layer + 1}, head {head + 1}: each row looks at"
+        return heat_map(title, self.attention[layer, head], labels, labels)
+
+    def lens_svg(self) -> str:
+        """Draw the logit of each chosen term after each layer, at the token where it wins."""
+        series = [
+            (term.term, self.lens[:, term.position, place].tolist(), term.is_expansion)
+            for place, term in enumerate(self.terms)
+        ]
+        title = "Logit of each term, at the token where it ends largest"
+        return curves(title, self.steps, series)
+
+    @property
+    def steps(self) -> list[str]:
+        """The names of what hidden_states, lens and ranks hold, layers + 1 of them."""
+        return ["embeddings", *(f"layer {number}" for number in range(1, len(self.lens)))]
 
 
 def run_traced(
@@ -128,6 +156,10 @@ def run_traced(
         ranks=np.stack(ranks),
         num_positive=np.array(num_positive, dtype=np.int32),
         vector=vector,
+        listed=tuple(
+            (terms[vector.term_ids[i]], float(vector.weights[i]))
+            for i in np.argsort(-vector.weights, kind="stable")
+        ),
         stages=tuple(stages),
     )
 

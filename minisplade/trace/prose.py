@@ -30,8 +30,8 @@ LOGITS = (
     "vocabulary: one number, a logit, for each token and term. Training made it positive where "
     "the term would help to find this text, whether the text has the term or not. Held to the "
     "vectors of earlier layers, the same head shows where in the model a term comes up: this is "
-    "called the logit lens. At first nearly every token says yes to itself and to thousands of "
-    "others; each layer silences most of them, and moves up the few that suit the whole text."
+    "called the logit lens. Before the first layer a token knows nothing but itself, so the head "
+    "names it and its like. Watch which terms move up, and how many logits stay above 0."
 )
 POOLING: dict[Strategy, str] = {
     "max": (
