@@ -6,8 +6,12 @@ Each is one picture that can stand in a file or in a page of HTML.
 from collections.abc import Sequence
 from html import escape
 from math import ceil, floor
+from typing import Literal
 
 from minisplade.arrays import FloatArray
+
+Colour = Literal["own", "new", "other"]
+"""Blue, orange and grey: what is one's own or in a text, what was added, and what is compared."""
 
 WIDTH, LEFT, RIGHT, BAR, GAP = 720, 220, 110, 22, 10
 CELL, LETTER = 20, 7.5
@@ -16,36 +20,36 @@ LEVELS = 16
 """Strengths of colour in a heat map; cells of one strength are drawn as one path."""
 STYLE = """<style>
 text { font: 13px system-ui, sans-serif; fill: #24292f }
-.title { font-weight: 600 } .ours { fill: #0969da } .other { fill: #8c959f }
+.title { font-weight: 600 } .other { fill: #8c959f }
 .own { fill: #0969da } .new { fill: #bc4c00 } .faint { fill: #59636e; font-size: 12px }
 .grid { stroke: #d1d9e0 } .zero { stroke: #59636e }
 .line { fill: none; stroke-width: 2 } .line.own { stroke: #0969da } .line.new { stroke: #bc4c00 }
+.line.other { stroke: #8c959f }
 @media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3 } .ours { fill: #4493f8 } .other { fill: #656c76 }
+  text { fill: #e6edf3 } .other { fill: #656c76 }
   .own { fill: #4493f8 } .new { fill: #f0883e } .faint { fill: #9198a1 }
   .grid { stroke: #3d444d } .zero { stroke: #9198a1 }
   .line.own { stroke: #4493f8 } .line.new { stroke: #f0883e }
+  .line.other { stroke: #656c76 }
 }
-.line.own, .line.new { fill: none }
+.line.own, .line.new, .line.other { fill: none }
 </style>"""
 
 
-def bars(title: str, rows: Sequence[tuple[str, float, str]], ours: str) -> str:
+def bars(title: str, rows: Sequence[tuple[str, float, str, Colour]]) -> str:
     """Draw one bar a row, as long as its number.
 
-    rows: label, number and the number as it should be written; ours: what the labels of the bars
-    in the strong colour begin with.
+    rows: label, number, the number as it should be written, and the colour.
     """
-    largest = max(number for _, number, _ in rows)
+    largest = max((number for _, number, _, _ in rows), default=0) or 1
     parts = [_title(title)]
-    for place, (label, number, written) in enumerate(rows):
+    for place, (label, number, written, colour) in enumerate(rows):
         top = 36 + place * (BAR + GAP)
         length = max(1.0, (WIDTH - LEFT - RIGHT) * number / largest)
-        kind = "ours" if label.startswith(ours) else "other"
         middle = top + BAR / 2 + 5
         parts += [
             _text(LEFT - 8, middle, label, anchor="end"),
-            f'<rect class="{kind}" x="{LEFT}" y="{top}" '
+            f'<rect class="{colour}" x="{LEFT}" y="{top}" '
             f'width="{length:.1f}" height="{BAR}" rx="3"/>',
             _text(LEFT + length + 6, middle, written),
         ]
@@ -86,11 +90,11 @@ def heat_map(title: str, values: FloatArray, rows: Sequence[str], columns: Seque
 
 
 def curves(
-    title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[float], bool]]
+    title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[float], Colour]]
 ) -> str:
     """Draw one line a row over named columns, with its label at the end.
 
-    rows: label, one number for each column, and whether it is drawn in the second colour.
+    rows: label, one number for each column, and the colour.
     """
     numbers = [number for _, series, _ in rows for number in series]
     low, high = min(0.0, *numbers), max(0.0, *numbers)
@@ -112,16 +116,15 @@ def curves(
     for place, label in enumerate(columns):
         anchor = "start" if place == 0 else "middle"
         parts.append(_text(left + step * place, top + height + 24, label, "faint", anchor))
-    for _, series, second in rows:
+    for _, series, colour in rows:
         points = " ".join(
             f"{left + step * place:.1f},{y_of(number):.1f}" for place, number in enumerate(series)
         )
-        kind = "new" if second else "own"
-        parts.append(f'<polyline class="line {kind}" points="{points}"/>')
+        parts.append(f'<polyline class="line {colour}" points="{points}"/>')
     ends = sorted(rows, key=lambda row: -row[1][-1])
     places = _spread([y_of(row[1][-1]) for row in ends], top + height)
-    for (label, _, second), y in zip(ends, places):
-        parts.append(_text(WIDTH - right + 8, y + 4, label, "new" if second else "own"))
+    for (label, _, colour), y in zip(ends, places):
+        parts.append(_text(WIDTH - right + 8, y + 4, label, colour))
     return svg(title, WIDTH, top + height + 36, parts)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from minisplade import InputError, SparseEncoder
-from minisplade.figures import bars, curves, heat_map
+from minisplade.figures import Colour, bars, curves, heat_map
 from minisplade.pages import element, page, write_page
 
 TEXT = 'The bank <b>raised</b> "rates" & a naïve 🍕 compresses\nsailors </script><script>alert(1)//'
@@ -186,9 +186,10 @@ def test_figures_are_well_formed() -> None:
     values = np.array([[0, 1, -1], [0.5, -0.25, 0.01]], dtype=np.float32)
     for drawn in (
         heat_map("<a> & b", values, ["<r>", "s"], ["a", "b", "c&"]),
-        curves("title", ["x", "y"], [("<one>", [0.0, 5.0], False), ("two", [3.0, 5.0], True)]),
-        curves("nothing yet", ["x"], [("flat", [0.0], False)]),
-        bars("title", [("<a>", 1.0, "1"), ("b", 0.0, "0")], "b"),
+        curves("title", ["x", "y"], [("<one>", [0.0, 5.0], "own"), ("two", [3.0, 5.0], "new")]),
+        curves("nothing yet", ["x"], [("flat", [0.0], "other")]),
+        bars("title", [("<a>", 1.0, "1", "own"), ("b", 0.0, "0", "other")]),
+        bars("nothing", []),
     ):
         root = ElementTree.fromstring(drawn)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -206,7 +207,9 @@ def test_a_heat_map_draws_each_number() -> None:
 
 
 def test_labels_of_curves_do_not_overlap() -> None:
-    rows = [(f"r{i}", [1.0, 2.0 + i / 1000], bool(i % 2)) for i in range(12)]
+    rows: list[tuple[str, list[float], Colour]] = [
+        (f"r{i}", [1.0, 2.0 + i / 1000], "new") for i in range(12)
+    ]
     root = ElementTree.fromstring(curves("title", ["x", "y"], rows))
     texts = [t for t in root.iter("{http://www.w3.org/2000/svg}text") if (t.text or "")[0] == "r"]
     heights = sorted(float(text.get("y", "")) for text in texts)

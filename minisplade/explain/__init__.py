@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minisplade.arrays import FloatArray
+from minisplade.figures import Colour, bars
 from minisplade.tokenization import Token
 from minisplade.vectors import SparseVector
 
@@ -30,6 +31,11 @@ class ExplainedTerm:
     logit: float  # at that token: the weight is log(1 + logit) where the maximum is pooled
     position: int  # of that token in Explanation.tokens
     is_expansion: bool  # whether no token of the input is this term
+
+    @property
+    def colour(self) -> Colour:
+        """The colour in which pages and pictures show it."""
+        return "new" if self.is_expansion else "own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,11 @@ class Explanation:
         """Return the whole word that a term comes from, or the token's name if there is none."""
         token = self.tokens[term.position]
         return self.text[slice(*token.word)] if token.word else token.string
+
+    def to_svg(self, top: int = 20) -> str:
+        """Draw the heaviest terms, top of them, as bars."""
+        rows = [(t.term, t.weight, f"{t.weight:.2f}", t.colour) for t in self.terms[:top]]
+        return bars("Terms: tokens of the text in blue, expansions in orange", rows)
 
     def to_html(self) -> str:
         """Return a page of HTML that needs no other file: the text, its terms, and their ties."""

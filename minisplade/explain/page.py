@@ -98,9 +98,8 @@ def _row(term: ExplainedTerm, places: list[str], share: float, number: float, wh
         element("span", f"{number:.3f}", class_="number"),
         element("span", why, class_="from quiet"),
     ]
-    kind = "new" if term.is_expansion else "own"
     says = f"{term.term} {number:.3f}: {_plain(why)}"
-    attributes = {"class_": kind, "data_at": " ".join(places), "data_says": says}
+    attributes = {"class_": term.colour, "data_at": " ".join(places), "data_says": says}
     return element("li", "".join(cells), **attributes)
 
 

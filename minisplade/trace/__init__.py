@@ -84,7 +84,7 @@ class Trace:
     def lens_svg(self) -> str:
         """Draw the logit of each chosen term after each layer, at the token where it wins."""
         series = [
-            (term.term, self.lens[:, term.position, place].tolist(), term.is_expansion)
+            (term.term, self.lens[:, term.position, place].tolist(), term.colour)
             for place, term in enumerate(self.terms)
         ]
         title = "Logit of each term, at the token where it ends largest"

@@ -165,10 +165,9 @@ def _lens(trace: Trace, labels: Sequence[str]) -> str:
             f'<span class="quiet">#{trace.ranks[step, term.position, place]:,}</span></td>'
             for step in range(len(steps))
         )
-        kind = "new" if term.is_expansion else "own"
         source = escape(trace.source(term))
         rows.append(
-            f'<tr><th scope="row"><span class="key {kind}">{escape(term.term)}</span></th>'
+            f'<tr><th scope="row"><span class="key {term.colour}">{escape(term.term)}</span></th>'
             f"<td><q>{source}</q></td>{cells}</tr>"
         )
     maps = "\n".join(_where(trace, place, labels, steps) for place in range(len(trace.terms)))
@@ -207,7 +206,7 @@ def _weights(trace: Trace) -> str:
                 class_="from quiet",
             ),
         ]
-        rows.append(element("li", "".join(cells), class_="new" if term.is_expansion else "own"))
+        rows.append(element("li", "".join(cells), class_=term.colour))
     return f'<ol class="terms">{"".join(rows)}</ol>'
 
 
