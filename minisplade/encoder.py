@@ -15,7 +15,7 @@ import numpy as np
 from minisplade import similarity as similarities
 from minisplade.arrays import FloatArray, IdArray
 from minisplade.errors import InputError
-from minisplade.explain import Explanation, MatchExplanation, match, trace_to_tokens
+from minisplade.explain import Explanation, MatchExplanation, find_sources, match
 from minisplade.hub import DEFAULT_MODEL, find_model
 from minisplade.layout import Settings, read_settings, write_folder
 from minisplade.models import load_model
@@ -308,7 +308,7 @@ class SparseEncoder:
         tokens = read_tokens(self.tokenizer, text, length, prefix)
         input_ids = np.array([token.term_id for token in tokens], dtype=np.int32)
         logits = self._chosen_logits(input_ids, vector.term_ids)
-        return trace_to_tokens(text, tokens, vector, logits, self.terms)
+        return find_sources(text, tokens, vector, logits, self.terms)
 
     def explain_match(self, query: str, document: str) -> MatchExplanation:
         """Tell which terms make the score of a document for a query, and where each comes from.

@@ -23,7 +23,7 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 .title { font-weight: 600 } .other { fill: #8c959f }
 .own { fill: #0969da } .new { fill: #bc4c00 } .faint { fill: #59636e; font-size: 12px }
 .grid { stroke: #d1d9e0 } .zero { stroke: #59636e }
-.line { fill: none; stroke-width: 2 } .line.own { stroke: #0969da } .line.new { stroke: #bc4c00 }
+.line { fill: none; stroke-width: 1.5 } .line.own { stroke: #0969da } .line.new { stroke: #bc4c00 }
 .line.other { stroke: #8c959f }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .other { fill: #656c76 }
@@ -99,7 +99,7 @@ def curves(
     numbers = [number for _, series, _ in rows for number in series]
     low, high = min(0.0, *numbers), max(0.0, *numbers)
     left, right, top = 48, 150, 44
-    height = max(220, 18 * len(rows))
+    height = max(220, 24 * len(rows))
     step = (WIDTH - left - right) / max(1, len(columns) - 1)
 
     def y_of(number: float) -> float:
@@ -123,8 +123,12 @@ def curves(
         parts.append(f'<polyline class="line {colour}" points="{points}"/>')
     ends = sorted(rows, key=lambda row: -row[1][-1])
     places = _spread([y_of(row[1][-1]) for row in ends], top + height)
-    for (label, _, colour), y in zip(ends, places):
-        parts.append(_text(WIDTH - right + 8, y + 4, label, colour))
+    edge = WIDTH - right
+    for (label, series, colour), y in zip(ends, places):
+        # From the end of the line to its label, which may have been moved.
+        here = f'y1="{y_of(series[-1]):.1f}" y2="{y:.1f}"'
+        parts.append(f'<line class="line {colour}" x1="{edge}" x2="{edge + 14}" {here}/>')
+        parts.append(_text(edge + 18, y + 4, label, colour))
     return svg(title, WIDTH, top + height + 36, parts)
 
 

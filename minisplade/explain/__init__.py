@@ -17,7 +17,7 @@ __all__ = [
     "MatchExplanation",
     "MatchedTerm",
     "match",
-    "trace_to_tokens",
+    "find_sources",
 ]
 
 
@@ -110,7 +110,7 @@ class MatchExplanation:
         return match_page(self)
 
 
-def trace_to_tokens(
+def find_sources(
     text: str,
     tokens: tuple[Token, ...],
     vector: SparseVector,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray
-from minisplade.explain import ExplainedTerm, Explanation, trace_to_tokens
+from minisplade.explain import ExplainedTerm, Explanation, find_sources
 from minisplade.figures import curves, heat_map
 from minisplade.models import MaskedLanguageModel, heads
 from minisplade.pooling import Activation, Strategy, splade_pool
@@ -185,7 +185,7 @@ def _explained(
 ) -> tuple[ExplainedTerm, ...]:
     """Find the token of each chosen term, also of those that weigh nothing, in their order."""
     vector = SparseVector(chosen, weights, len(terms))
-    found = trace_to_tokens(text, tokens, vector, logits, terms).terms
+    found = find_sources(text, tokens, vector, logits, terms).terms
     by_id = {term.term_id: term for term in found}
     return tuple(by_id[term_id] for term_id in chosen.tolist())
 

@@ -13,7 +13,8 @@ function choose(token) {
     const best = [...percents.keys()].sort((a, b) => percents[b] - percents[a] || a - b);
     const told = best.slice(0, 4).filter((place) => percents[place] > 0);
     const looks = told.map((place) => `${values.labels[place]} ${percents[place]}%`).join(", ");
-    figure.querySelector(".told").textContent = `“${values.labels[token]}” looks at ${looks}`;
+    figure.querySelector(".told").textContent =
+      `“${values.labels[token]}” looks at ${looks || "others than these"}`;
   }
 }
 

@@ -119,7 +119,10 @@ def _layer(trace: Trace, layer: int, labels: Sequence[str], chosen: int) -> str:
     parts = []
     for head in range(trace.attention.shape[1]):
         weights = trace.attention[layer, head, : len(labels), : len(labels)]
-        drawn = heat_map(f"Head {head + 1}: each row looks at", weights, labels, labels)
+        # In a long text, what one token gets of another is little.
+        largest = float(weights.max())
+        title = f"Head {head + 1}: each row looks at (full colour: {largest:.0%})"
+        drawn = heat_map(title, weights / largest, labels, labels)
         strip = "".join(
             element("span", escape(label), style=f"--heat:{share:.2f}", class_="token")
             for label, share in zip(labels, weights[chosen], strict=True)
@@ -147,7 +150,7 @@ def _looks_at(labels: Sequence[str], position: int, weights: np.ndarray) -> str:
     percents = np.rint(100 * weights).astype(int)
     best = np.argsort(-percents, kind="stable")[:4]
     told = ", ".join(f"{labels[place]} {percents[place]}%" for place in best if percents[place])
-    return f"“{labels[position]}” looks at {told}"
+    return f"“{labels[position]}” looks at {told or 'others than these'}"
 
 
 def _lens(trace: Trace, labels: Sequence[str]) -> str:
