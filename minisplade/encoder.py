@@ -22,6 +22,7 @@ from minisplade.models import load_model
 from minisplade.pooling import chosen_logits, pool_tiles
 from minisplade.runtime import choose_kernel_path, choose_num_threads
 from minisplade.tokenization import (
+    Token,
     load_tokenizer,
     pad,
     read_tokens,
@@ -47,15 +48,20 @@ TRACED_TERMS = 12
 """Terms that a trace follows, unless they are named."""
 
 
-class EncodeOptions(TypedDict, total=False):
-    """What SparseEncoder.encode, encode_query and encode_document take beside their inputs."""
+class ReadOptions(TypedDict, total=False):
+    """What decides how one text is read: see SparseEncoder.encode."""
 
-    batch_size: int
-    show_progress_bar: bool | None
     prompt: str | None
     prompt_name: str | None
     max_active_dims: int | None
     max_seq_length: int | None
+
+
+class EncodeOptions(ReadOptions, total=False):
+    """What SparseEncoder.encode, encode_query and encode_document take beside their inputs."""
+
+    batch_size: int
+    show_progress_bar: bool | None
 
 
 class SparseEncoder:
@@ -286,26 +292,14 @@ class SparseEncoder:
             self.activation,
         )
 
-    def explain(
-        self,
-        text: str,
-        *,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        max_active_dims: int | None = None,
-        max_seq_length: int | None = None,
-    ) -> Explanation:
+    def explain(self, text: str, **options: Unpack[ReadOptions]) -> Explanation:
         """Tell for each term of a text's vector which token and characters it comes from.
 
-        The vector is the one that encode returns for the same arguments, and the logit of each
-        term that of the same kernel path, to the bit. Raises InputError.
+        The vector is the one that encode returns for the same options, and the logit of each term
+        that of the same kernel path, to the bit. Raises InputError.
         """
-        prefix = self._prompt(prompt_name or self.default_prompt_name) if prompt is None else prompt
-        length = max_seq_length or self.max_seq_length
-        vector = self.encode(
-            [text], prompt=prefix, max_active_dims=max_active_dims, max_seq_length=length
-        )[0]
-        tokens = read_tokens(self.tokenizer, text, length, prefix)
+        vector = self.encode([text], **options)[0]
+        tokens = self._tokens(text, **options)
         input_ids = np.array([token.term_id for token in tokens], dtype=np.int32)
         logits = self._chosen_logits(input_ids, vector.term_ids)
         return find_sources(text, tokens, vector, logits, self.terms)
@@ -322,27 +316,32 @@ class SparseEncoder:
         )
 
     def trace(
-        self,
-        text: str,
-        *,
-        terms: Sequence[str] | None = None,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        max_seq_length: int | None = None,
+        self, text: str, *, terms: Sequence[str] | None = None, **options: Unpack[ReadOptions]
     ) -> Trace:
         """Run one text through the functions of the reference path, and keep what each gives.
 
         terms: those whose logits are followed; None is the twelve heaviest. Raises InputError, also
         for a term that the vocabulary does not have.
         """
-        prefix = self._prompt(prompt_name or self.default_prompt_name) if prompt is None else prompt
-        length = max_seq_length or self.max_seq_length
-        vector = self.encode([text], prompt=prefix, max_seq_length=length)[0]
-        tokens = read_tokens(self.tokenizer, text, length, prefix)
+        vector = self.encode([text], **options)[0]
         heaviest = [term for term, _ in self.decode(vector, TRACED_TERMS)]
-        chosen = term_ids_of(self.terms, heaviest if terms is None else terms)
-        pooling = self.strategy, self.activation
-        return run_traced(self.model, text, tokens, vector, chosen, self.terms, *pooling)
+        return run_traced(
+            self.model,
+            text,
+            self._tokens(text, **options),
+            vector,
+            term_ids_of(self.terms, heaviest if terms is None else terms),
+            self.terms,
+            self.strategy,
+            self.activation,
+        )
+
+    def _tokens(self, text: str, **options: Unpack[ReadOptions]) -> tuple[Token, ...]:
+        """Read one text as encode does, with the characters of each token."""
+        prompt, name = options.get("prompt"), options.get("prompt_name")
+        prefix = self._prompt(name or self.default_prompt_name) if prompt is None else prompt
+        length = options.get("max_seq_length") or self.max_seq_length
+        return read_tokens(self.tokenizer, text, length, prefix)
 
     def _chosen_logits(self, input_ids: IdArray, term_ids: IdArray) -> FloatArray:
         """Return the logits of some terms at every token, as pooling sees them: float32 (T, P)."""

@@ -58,6 +58,16 @@ def test_sources_reproduce_weights(checkpoint: str, path: str) -> None:
             assert_reproduces(explanation, encoder)
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_logits_are_right_at_every_token(path: str) -> None:
+    encoder = SparseEncoder(GOLDEN / "bert-untied", kernel_path=path)
+    ids = encoder.tokenize(TEXTS[4:5])["input_ids"]
+    terms = np.array([0, 1, 7, 63, 64, 89], dtype=np.int32)
+    logits = encoder._chosen_logits(ids[0], terms)
+    expected = encoder.model.logits(ids, np.ones(ids.shape, dtype=bool))[0][:, terms]
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
 def test_sources_of_real_text_reproduce_weights(encoder: SparseEncoder) -> None:
     for record in islice(standard_library(), 0, 4000, 50):
         explanation = encoder.explain(record.text)
@@ -189,4 +199,4 @@ def test_nothing_to_explain(encoder: SparseEncoder) -> None:
 
 
 def test_these_tests_pass_with_the_compiler_switched_off() -> None:
-    assert_passes_uncompiled(__file__, "(bert-untied and tiles) or sums_name")
+    assert_passes_uncompiled(__file__, "(bert-untied and tiles) or sums_name or at_every_token")

@@ -28,7 +28,7 @@ class ExplainedTerm:
     term: str
     term_id: int
     weight: float
-    logit: float  # at that token: the weight is log(1 + logit) where the maximum is pooled
+    logit: float  # at that token; the weight is log(1 + logit), unless the model has it otherwise
     position: int  # of that token in Explanation.tokens
     is_expansion: bool  # whether no token of the input is this term
 

@@ -32,7 +32,7 @@ def explanation_page(explanation: Explanation) -> str:
         f"{len(terms)} of {explanation.vector.num_terms:,} terms are active: "
         f'<span class="own key">{len(terms) - expansions} tokens of the text</span> and '
         f'<span class="new key">{expansions} expansions</span>, which the model adds. '
-        "Each is there because of one word, the one where its logit is largest. "
+        "Each is tied to the token where its logit is largest. "
         "The stronger a word's colour, the more weight comes from it."
     )
     body = _body("Why this text has these terms", lead, [_text(explanation, "d")], rows)

@@ -135,9 +135,10 @@ def run_traced(
             )
         )
     head: list[Callable[..., Any]] = [heads.mlm_transform, heads.mlm_logits]
+    pooling = prose.POOLING[strategy] + prose.ACTIVATION[activation]
     stages += [
         _stage("vectors to logits", prose.LOGITS, head, logits=lens[-1]),
-        _stage("logits to weights", prose.POOLING[strategy], [splade_pool], weights=weights),
+        _stage("logits to weights", pooling, [splade_pool], weights=weights),
         _stage(
             "the sparse vector",
             prose.VECTOR,

@@ -1,6 +1,6 @@
 """What a reader of a trace is told at each stage."""
 
-from minisplade.pooling import Strategy
+from minisplade.pooling import Activation, Strategy
 
 TOKENS = (
     "The text is cut into tokens: whole words where the vocabulary has them, else pieces, of which "
@@ -43,6 +43,10 @@ POOLING: dict[Strategy, str] = {
         "For each term, every token adds log(1 + logit) if its logit is above 0. Logits below 0 "
         "give nothing, which makes the vector sparse."
     ),
+}
+ACTIVATION: dict[Activation, str] = {
+    "relu": "",
+    "log1p_relu": " This model takes that logarithm twice: log(1 + log(1 + logit)).",
 }
 VECTOR = (
     "What is left are a few terms with weights, and that is all an index keeps. The score of a "
