@@ -199,4 +199,4 @@ def test_nothing_to_explain(encoder: SparseEncoder) -> None:
 
 
 def test_these_tests_pass_with_the_compiler_switched_off() -> None:
-    assert_passes_uncompiled(__file__, "(bert-untied and tiles) or sums_name or at_every_token")
+    assert_passes_uncompiled(__file__, "(bert-float16 and tiles) or sums_name or at_every_token")
