@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minisplade import InputError, SparseEncoder
+from minisplade import Explanation, InputError, SparseEncoder, SparseVector
 from minisplade.figures import Colour, bars, curves, heat_map
 from minisplade.pages import element, page, write_page
+from minisplade.tokenization import Token
 
 TEXT = 'The bank <b>raised</b> "rates" & a naïve 🍕 compresses\nsailors </script><script>alert(1)//'
 VOID = {"meta", "link", "br"}
@@ -160,6 +161,31 @@ def test_tokens_that_share_characters_share_a_mark(encoder: SparseEncoder) -> No
     read = Reader(encoder.explain("한 ok").to_html())
     (shown,) = [text for tag, a, text in read.closed if a.get("class") == "text"]
     assert shown == "[CLS]한 ok[SEP]"
+
+
+def test_any_spans_leave_the_text_as_it_is() -> None:
+    rng = np.random.default_rng(5)
+    text = "a<b>c & d\u0301e" * 3
+    nothing = SparseVector(np.zeros(0, np.int32), np.zeros(0, np.float32), 9)
+    for _ in range(200):
+        starts = np.sort(rng.integers(0, len(text), rng.integers(0, 9))).tolist()
+        ends = np.maximum.accumulate(
+            [min(s + rng.integers(1, 5), len(text)) for s in starts] or [0]
+        )
+        spans: list[tuple[int, int] | None] = [None, *zip(starts, ends.tolist()), None]
+        if rng.random() < 0.5:
+            spans.insert(rng.integers(len(spans)), None)
+        tokens = tuple(Token("~", 1, span, span) for span in spans)
+        read = Reader(Explanation(text, tokens, (), nothing).to_html())
+        (shown,) = [content for _, a, content in read.closed if a.get("class") == "text"]
+        assert re.sub("~( ~)*", "", shown) == text
+
+
+def test_no_common_term_ties_nothing(encoder: SparseEncoder) -> None:
+    found = encoder.explain_match("inflation", "The bank raised interest rates.")
+    assert (found.terms, found.score, found.missing) == ((), 0, found.query.terms)
+    read = Reader(found.to_html())
+    assert not any("data-at" in attributes for _, attributes, _ in read.closed)
 
 
 def test_a_trace_has_every_stage_and_its_numbers(

@@ -1,6 +1,6 @@
 """Explanations as pages of HTML: texts with their words highlighted, and terms as bars."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape, unescape
 
 from minisplade.explain import ExplainedTerm, Explanation, MatchedTerm, MatchExplanation
@@ -103,52 +103,62 @@ def _row(term: ExplainedTerm, places: list[str], share: float, number: float, wh
     return element("li", "".join(cells), **attributes)
 
 
-def _text(explanation: Explanation, side: str, matched: Iterable[MatchedTerm] = ()) -> str:
+def _text(explanation: Explanation, side: str, matched: Sequence[MatchedTerm] | None = None) -> str:
     """Write a text with its tokens coloured by what comes from them.
 
     side: what the places of this text begin with; matched: where given, only these terms count,
     by their share in the score.
     """
-    made: dict[int, list[tuple[str, float]]] = {}
-    for one in matched:
-        position = (one.query if side == "q" else one.document).position
-        made.setdefault(position, []).append((one.term, one.share))
-    if not matched:
-        for term in explanation.terms:
-            made.setdefault(term.position, []).append((term.term, term.weight))
+    made = _made(explanation, side, matched)
     hottest = max((sum(weight for _, weight in terms) for terms in made.values()), default=1.0)
     text, parts, at = explanation.text, [], 0
     for positions, start, end in _segments(explanation):
-        parts.append(escape(text[at : max(at, start)]))
-        at = max(at, end)
-        if start == end:
-            names = " ".join(explanation.tokens[p].string for p in positions)
-            label, kind = names, "token mark"
-        else:
-            label, kind = text[start:end], "token"
+        parts.append(escape(text[at:start]))
+        at = end
+        names = " ".join(explanation.tokens[position].string for position in positions)
+        label, kind = (text[start:end], "token") if start < end else (names, "token mark")
         terms = [pair for position in positions for pair in made.get(position, ())]
-        if not terms:
-            parts.append(element("span", escape(label), class_=kind))
-            continue
-        heat = sum(weight for _, weight in terms) / hottest
-        told = ", ".join(f"{term} {weight:.2f}" for term, weight in terms)
-        parts.append(
-            element(
-                "span",
-                escape(label),
-                class_=kind,
-                style=f"--heat:{heat:.2f}",
-                data_at=" ".join(f"{side}{position}" for position in positions),
-                data_says=f"“{label}” → {told}",
-                tabindex=0,
-                role="button",
-            )
-        )
+        places = " ".join(f"{side}{position}" for position in positions)
+        parts.append(_token(label, kind, places, terms, hottest))
     rest = text[at:]
     if rest.strip():
         shown = rest if len(rest) <= SHOWN_UNREAD else rest[:SHOWN_UNREAD] + " …"
         parts.append(element("span", escape(shown), class_="unread", title="cut off, not read"))
     return f'<div class="text">{"".join(parts)}</div>'
+
+
+def _made(
+    explanation: Explanation, side: str, matched: Sequence[MatchedTerm] | None
+) -> dict[int, list[tuple[str, float]]]:
+    """Collect what comes from each position: terms, with their weight or share."""
+    made: dict[int, list[tuple[str, float]]] = {}
+    if matched is None:
+        for term in explanation.terms:
+            made.setdefault(term.position, []).append((term.term, term.weight))
+        return made
+    for one in matched:
+        position = (one.query if side == "q" else one.document).position
+        made.setdefault(position, []).append((one.term, one.share))
+    return made
+
+
+def _token(
+    label: str, kind: str, places: str, terms: Sequence[tuple[str, float]], hottest: float
+) -> str:
+    """Write one token, which can be chosen if any terms come from it."""
+    if not terms:
+        return element("span", escape(label), class_=kind)
+    told = ", ".join(f"{term} {weight:.2f}" for term, weight in terms)
+    return element(
+        "span",
+        escape(label),
+        class_=kind,
+        style=f"--heat:{sum(weight for _, weight in terms) / hottest:.2f}",
+        data_at=places,
+        data_says=f"“{label}” → {told}",
+        tabindex=0,
+        role="button",
+    )
 
 
 def _segments(explanation: Explanation) -> list[tuple[list[int], int, int]]:
