@@ -114,8 +114,10 @@ def curves(
         )
         parts.append(_text(left - 6, y + 4, f"{tick:g}", "faint", "end"))
     for place, label in enumerate(columns):
-        anchor = "start" if place == 0 else "middle"
-        parts.append(_text(left + step * place, top + height + 24, label, "faint", anchor))
+        # As many labels as there is room for, and always the last.
+        if (len(columns) - 1 - place) % ceil(70 / step) == 0:
+            anchor = "start" if place == 0 else "middle"
+            parts.append(_text(left + step * place, top + height + 24, label, "faint", anchor))
     for _, series, colour in rows:
         points = " ".join(
             f"{left + step * place:.1f},{y_of(number):.1f}" for place, number in enumerate(series)

@@ -18,6 +18,7 @@ from minisplade.pages import element, page, write_page
 from minisplade.tokenization import Token
 
 TEXT = 'The bank <b>raised</b> "rates" & a naïve 🍕 compresses\nsailors </script><script>alert(1)//'
+SVG = "{http://www.w3.org/2000/svg}"
 VOID = {"meta", "link", "br"}
 SHORT = 'The <bank> & "rates" naïve 🍕'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -218,7 +219,7 @@ def test_figures_are_well_formed() -> None:
         bars("nothing", []),
     ):
         root = ElementTree.fromstring(drawn)
-        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert root.tag == f"{SVG}svg"
         assert "prefers-color-scheme: dark" in drawn
 
 
@@ -227,7 +228,7 @@ def test_a_heat_map_draws_each_number() -> None:
     root = ElementTree.fromstring(heat_map("title", values, ["r", "s"], ["a", "b"]))
     paths = [
         (path.get("class"), float(path.get("fill-opacity", "")), str(path.get("d")).count("M"))
-        for path in root.iter("{http://www.w3.org/2000/svg}path")
+        for path in root.iter(f"{SVG}path")
     ]
     assert paths == [("new", 0.25, 1), ("own", 0.5, 1), ("own", 1, 1)]
 
@@ -237,10 +238,20 @@ def test_labels_of_curves_do_not_overlap() -> None:
         (f"r{i}", [1.0, 2.0 + i / 1000], "new") for i in range(12)
     ]
     root = ElementTree.fromstring(curves("title", ["x", "y"], rows))
-    texts = [t for t in root.iter("{http://www.w3.org/2000/svg}text") if (t.text or "")[0] == "r"]
+    texts = [t for t in root.iter(f"{SVG}text") if (t.text or "")[0] == "r"]
     heights = sorted(float(text.get("y", "")) for text in texts)
     assert min(np.diff(heights)) >= 15.9
     assert heights[-1] < float(str(root.get("viewBox")).split()[3])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 13, 49])
+def test_columns_of_curves_have_room(count: int) -> None:
+    columns = ["embeddings", *(f"layer {n}" for n in range(1, count))]
+    drawn = curves("title", columns, [("r", [1.0] * count, "own")])
+    root = ElementTree.fromstring(drawn)
+    texts = {t.text: float(t.get("x", "")) for t in root.iter(f"{SVG}text") if t.text in columns}
+    assert columns[-1] in texts
+    assert min(np.diff(sorted(texts.values())), default=99) >= 60
 
 
 def test_values_cannot_end_the_script() -> None:
