@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from minisplade.arrays import BoolArray, FloatArray, IdArray, Params
-from minisplade.functional import attention, attention_weights, gelu, layer_norm, linear
+from minisplade.functional import attention, gelu, layer_norm, linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,19 @@ def hidden_states(
     """
     x = embed(params, config, input_ids)
     for layer in range(config.num_layers):
-        x = encoder_layer(params, config, layer, x, attention_mask)
+        x, _ = encoder_layer(params, config, layer, x, attention_mask)
     return x
+
+
+def steps(
+    params: Params, config: BertConfig, input_ids: IdArray, attention_mask: BoolArray
+) -> Iterator[Step]:
+    """Run the encoder as hidden_states does, and show what each step gives."""
+    x = embed(params, config, input_ids)
+    yield Step(embed, x, None)
+    for layer in range(config.num_layers):
+        x, shares = encoder_layer(params, config, layer, x, attention_mask)
+        yield Step(encoder_layer, x, shares)
 
 
 def embed(params: Params, config: BertConfig, input_ids: IdArray) -> FloatArray:
@@ -60,53 +71,35 @@ def embed(params: Params, config: BertConfig, input_ids: IdArray) -> FloatArray:
 
 def encoder_layer(
     params: Params, config: BertConfig, layer: int, x: FloatArray, attention_mask: BoolArray
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     """Let tokens look at each other, then think on their own; add and normalise after each.
 
-    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D).
+    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D), and the shares of
+    attention, float32 (B, H, T, T).
     """
     block = f"layers.{layer}"
-    mixed = self_attention(params, config, f"{block}.attention", x, attention_mask)
+    mixed, shares = self_attention(params, config, f"{block}.attention", x, attention_mask)
     x = _norm(params, f"{block}.attention_norm", x + mixed, config)
     inner = gelu(_linear(params, f"{block}.feed_forward.up", x))  # (B, T, F)
     outer = _linear(params, f"{block}.feed_forward.down", inner)
-    return _norm(params, f"{block}.feed_forward_norm", x + outer, config)
+    return _norm(params, f"{block}.feed_forward_norm", x + outer, config), shares
 
 
 def self_attention(
     params: Params, config: BertConfig, block: str, x: FloatArray, attention_mask: BoolArray
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     """Mix each token with the others of its text, in every head on its own.
 
-    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D).
+    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D), and the shares of
+    attention, float32 (B, H, T, T).
     """
     query, key, value = (
-        _in_heads(params, config, f"{block}.{role}", x) for role in ("query", "key", "value")
+        _split_heads(_linear(params, f"{block}.{role}", x), config.num_heads)
+        for role in ("query", "key", "value")
     )
-    mixed = attention(query, key, value, attention_mask)  # (B, H, T, K)
-    return _linear(params, f"{block}.output", mixed.swapaxes(1, 2).reshape(x.shape))
-
-
-def steps(
-    params: Params, config: BertConfig, input_ids: IdArray, attention_mask: BoolArray
-) -> Iterator[Step]:
-    """Run hidden_states and show what each step of it gives.
-
-    input_ids: int32 (B, T); attention_mask: bool (B, T).
-    """
-    x = embed(params, config, input_ids)
-    yield Step(embed, x, None)
-    for layer in range(config.num_layers):
-        block = f"layers.{layer}.attention"
-        query, key = (_in_heads(params, config, f"{block}.{r}", x) for r in ("query", "key"))
-        weights = attention_weights(query, key, attention_mask)
-        x = encoder_layer(params, config, layer, x, attention_mask)
-        yield Step(encoder_layer, x, weights)
-
-
-def _in_heads(params: Params, config: BertConfig, name: str, x: FloatArray) -> FloatArray:
-    """Apply a linear layer, (B, T, D), and cut the result into heads, (B, H, T, K)."""
-    return _split_heads(_linear(params, name, x), config.num_heads)
+    mixed, shares = attention(query, key, value, attention_mask)  # (B, H, T, K)
+    mixed = mixed.swapaxes(1, 2).reshape(x.shape)
+    return _linear(params, f"{block}.output", mixed), shares
 
 
 def _split_heads(x: FloatArray, num_heads: int) -> FloatArray:
