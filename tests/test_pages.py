@@ -309,6 +309,7 @@ def in_browser(tmp_path: Path, content: str, width: int, dark: bool) -> dict[str
             "--headless=new",
             "--no-sandbox",
             "--disable-gpu",
+            "--disable-dev-shm-usage",
             f"--window-size={width},900",
             f"--user-data-dir={tmp_path / 'profile'}",
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",

@@ -49,12 +49,16 @@ def test_shapes_and_stages(encoder: SparseEncoder) -> None:
     assert shapes == {
         "text to tokens": {"input_ids": (8,)},
         "tokens to vectors": {"hidden_states": (8, 128)},
-        "layer 1": {"attention": (2, 8, 8), "hidden_states": (8, 128)},
-        "layer 2": {"attention": (2, 8, 8), "hidden_states": (8, 128)},
+        "layer 1": {"attention": (2, 8, 8), "hidden_states": (8, 128), "norms": (8,)},
+        "layer 2": {"attention": (2, 8, 8), "hidden_states": (8, 128), "norms": (8,)},
         "vectors to logits": {"logits": (8, 12)},
-        "logits to weights": {"weights": (12,)},
+        "logits to weights": {"maxima": (12,), "weights": (12,)},
         "the sparse vector": {"term_ids": count, "weights": count},
     }
+    layers = [stage.arrays["norms"] for stage in trace.stages if "norms" in stage.arrays]
+    np.testing.assert_array_equal(np.stack(layers), trace.norms[1:])
+    maxima = next(stage.arrays["maxima"] for stage in trace.stages if "maxima" in stage.arrays)
+    assert maxima.tolist() == [term.logit for term in trace.terms]
     for stage in trace.stages:
         for place in stage.functions:
             path, name = place.split(": ")

@@ -137,7 +137,11 @@ def test_trace_prints_prose_or_rows(
     assert printed[2] == {
         "stage": "layer 1",
         "functions": ["minisplade/models/bert.py: encoder_layer"],
-        "arrays": {"attention": ["float32", 2, 12, 12], "hidden_states": ["float32", 12, 128]},
+        "arrays": {
+            "attention": ["float32", 2, 12, 12],
+            "hidden_states": ["float32", 12, 128],
+            "norms": ["float32", 12],
+        },
     }
 
 

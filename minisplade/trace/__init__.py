@@ -132,13 +132,20 @@ def run_traced(
                 [step.function],
                 attention=step.attention[0],
                 hidden_states=step.hidden_states[0],
+                norms=np.linalg.norm(step.hidden_states[0], axis=-1),
             )
         )
     head: list[Callable[..., Any]] = [heads.mlm_transform, heads.mlm_logits]
     pooling = prose.POOLING[strategy] + prose.ACTIVATION[activation]
     stages += [
         _stage("vectors to logits", prose.LOGITS, head, logits=lens[-1]),
-        _stage("logits to weights", pooling, [splade_pool], weights=weights),
+        _stage(
+            "logits to weights",
+            pooling,
+            [splade_pool],
+            maxima=lens[-1].max(axis=0),
+            weights=weights,
+        ),
         _stage(
             "the sparse vector",
             prose.VECTOR,
