@@ -12,33 +12,41 @@ if TYPE_CHECKING:
         MiniSpladeError,
         ModelNotFoundError,
     )
+    from minisplade.explain import Explanation, MatchExplanation
     from minisplade.index import Hit, Hits, Index
+    from minisplade.trace import Trace
     from minisplade.vectors import SparseVector, SparseVectors, concatenate
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "Explanation",
     "Hit",
     "Hits",
     "Index",
     "IndexFormatError",
     "InputError",
+    "MatchExplanation",
     "MiniSpladeError",
     "ModelNotFoundError",
     "SparseEncoder",
     "SparseVector",
     "SparseVectors",
+    "Trace",
     "concatenate",
 ]
 
 _ROOMS = {
+    "Explanation": "explain",
     "Hit": "index",
     "Hits": "index",
     "Index": "index",
+    "MatchExplanation": "explain",
     "SparseEncoder": "encoder",
     "SparseVector": "vectors",
     "SparseVectors": "vectors",
+    "Trace": "trace",
     "concatenate": "vectors",
 }
 

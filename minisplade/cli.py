@@ -12,7 +12,17 @@ from minisplade import __version__, commands
 from minisplade.display import drop_output, prepare_output, say
 from minisplade.errors import MiniSpladeError
 
-COMMANDS = ("encode", "index", "search", "models", "demo", "info", "warmup")
+COMMANDS = (
+    "encode",
+    "index",
+    "search",
+    "explain",
+    "trace",
+    "models",
+    "demo",
+    "info",
+    "warmup",
+)
 
 INPUT_HELP = (
     "JSON lines (.jsonl), .csv, .tsv or plain text with one document a line, each also as .gz; "
@@ -127,6 +137,40 @@ def make_parser() -> argparse.ArgumentParser:
 
     command = _command(
         subparsers,
+        "explain",
+        commands.explain,
+        "show which words the terms of a text, or the score of a document, come from",
+        """\
+  minisplade explain "the bank raised interest rates"
+  minisplade explain --query "travel by sea" --document "a sailor crosses the ocean"
+  minisplade explain "the bank raised interest rates" --html why.html""",
+    )
+    command.add_argument("text", nargs="*", help="a text, taken as a document")
+    command.add_argument("--query", help="a query; alone, or with --document")
+    command.add_argument("--document", help="a document; with --query, its score is explained")
+    command.add_argument("--top", type=_positive, metavar="N", help="show the N heaviest terms")
+    _add_view_options(command)
+    _add_model_option(command)
+
+    command = _command(
+        subparsers,
+        "trace",
+        commands.trace,
+        "walk through all that the model computes for a text",
+        """\
+  minisplade trace "the bank raised interest rates"
+  minisplade trace "the bank raised interest rates" --terms bank,money,river
+  minisplade trace "the bank raised interest rates" --html trace.html""",
+    )
+    command.add_argument("text", nargs="*", help="a text, best a short one")
+    command.add_argument(
+        "--terms", type=_names, metavar="A,B", help="terms to follow (the 12 heaviest)"
+    )
+    _add_view_options(command)
+    _add_model_option(command)
+
+    command = _command(
+        subparsers,
         "models",
         commands.models,
         "list known models, or fetch one",
@@ -201,6 +245,11 @@ def _add_input_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_view_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--html", metavar="FILE", help="write a page for the browser instead")
+    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
+
+
 def _add_model_option(command: argparse.ArgumentParser, default: str = "splade-tiny") -> None:
     command.add_argument(
         "-m", "--model", help=f"a folder, a known name or a Hub id (default: {default})"
@@ -223,4 +272,4 @@ def _names(text: str) -> list[str]:
 
 # argparse shows these names in its errors.
 _positive.__name__ = "whole number above 0"
-_names.__name__ = "list of field names"
+_names.__name__ = "list of names"

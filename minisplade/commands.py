@@ -10,10 +10,13 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from minisplade.display import (
+    print_explanation,
     print_hits,
     print_json,
     print_line,
+    print_match,
     print_model,
+    print_trace,
     rounded,
     say,
     wants_json,
@@ -23,8 +26,10 @@ from minisplade.errors import InputError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from minisplade.encoder import SparseEncoder
+    from minisplade.explain import Explanation, MatchExplanation
     from minisplade.index import Index
     from minisplade.records import Record
+    from minisplade.trace import Trace
 
 SHOWN_BAD_LINES = 5
 
@@ -95,6 +100,38 @@ def search(options: Namespace) -> None:
     for query in queries:
         _answer(loaded, encoder, query, options.k, wants_json(options.json))
     skipped.report()
+
+
+def explain(options: Namespace) -> None:
+    """Show which words the terms of a text come from, or what makes the score of a document."""
+    text = " ".join(options.text)
+    if bool(text.strip()) == bool(options.query or options.document):
+        options.parser.error(
+            'give either a text, such as explain "my text", or --query, --document'
+        )
+    _check_page(options.html)
+    encoder = _load_encoder(options.model)
+    if options.query and options.document:
+        found = encoder.explain_match(options.query, options.document)
+        if not _written(options.html, found):
+            print_match(found, options.top, wants_json(options.json))
+        return
+    prompt = encoder.query_prompt if options.query else encoder.document_prompt
+    explanation = encoder.explain(options.query or options.document or text, prompt=prompt)
+    if not _written(options.html, explanation):
+        print_explanation(explanation, options.top, wants_json(options.json))
+
+
+def trace(options: Namespace) -> None:
+    """Walk through all that a model computes for a text."""
+    text = " ".join(options.text)
+    if not text.strip():
+        options.parser.error('give a text, such as trace "my text"')
+    _check_page(options.html)
+    encoder = _load_encoder(options.model)
+    traced = encoder.trace(text, terms=options.terms, prompt=encoder.document_prompt)
+    if not _written(options.html, traced):
+        print_trace(traced, options.json)
 
 
 def models(options: Namespace) -> None:
@@ -210,6 +247,25 @@ def _check_output(source: str, output: str | None) -> None:
     check_target(output)
     if os.path.exists(source) and os.path.exists(output) and os.path.samefile(source, output):
         raise InputError(f"{output} is the input too; give another name for the output")
+
+
+def _check_page(path: str | None) -> None:
+    """Raise InputError where a page could not be written, before the work of making it."""
+    from minisplade.files import check_target
+
+    if path is not None:
+        check_target(path)
+
+
+def _written(path: str | None, shown: "Explanation | MatchExplanation | Trace") -> bool:
+    """Write a page, if one is asked for, and tell whether it was."""
+    from minisplade.pages import write_page
+
+    if path is None:
+        return False
+    write_page(path, shown.to_html())
+    say(f"{path}: open it in a browser")
+    return True
 
 
 def _load_encoder(name: str | None) -> "SparseEncoder":

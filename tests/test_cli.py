@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -260,7 +261,7 @@ def test_verbose(capfd: pytest.CaptureFixture[str]) -> None:
         (["encode", "a", "b"], "unrecognized arguments: b"),
         (["encode", "--top", "0"], "argument --top: invalid whole number above 0 value: '0'"),
         (["encode", "--top", "9" * 30], "argument --top: invalid whole number above 0 value"),
-        (["encode", "--text-fields", "a,,b"], "invalid list of field names value: 'a,,b'"),
+        (["encode", "--text-fields", "a,,b"], "invalid list of names value: 'a,,b'"),
         (["index", "a"], "required: -o/--output"),
         (["index"], "required: input, -o/--output"),
         (["search"], "required: index"),
@@ -292,9 +293,9 @@ def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str], name: str) 
     examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
     assert len(examples) >= 2
     for example in examples:
-        # Each example must parse: quotes taken off, redirections and explanations left out.
+        # Each example must parse: redirections and explanations left out.
         typed = re.split(r" {3,}| > ", example.partition("minisplade ")[2])[0]
-        assert make_parser().parse_args(typed.replace('"', "").split()).run
+        assert make_parser().parse_args(shlex.split(typed)).run
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,12 +15,16 @@ PACKAGE = ROOT / "minisplade"
 
 # Modules import only from lines above their own; files inside one folder may import each other.
 LAYERS = [
-    ["errors", "arrays"],
+    ["errors", "arrays", "terminal"],
+    ["figures"],
     ["runtime", "files"],
+    ["pages"],
     ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],
     ["kernels"],
     ["similarity", "layout"],
     ["models", "index"],
+    ["explain"],
+    ["trace"],
     ["encoder", "warmup"],
     ["demo"],
     ["display"],
@@ -34,16 +38,19 @@ def test_public_names() -> None:
     assert minisplade.__all__ == sorted(minisplade.__all__)
     assert minisplade.__all__ == [
         "CheckpointError",
+        "Explanation",
         "Hit",
         "Hits",
         "Index",
         "IndexFormatError",
         "InputError",
+        "MatchExplanation",
         "MiniSpladeError",
         "ModelNotFoundError",
         "SparseEncoder",
         "SparseVector",
         "SparseVectors",
+        "Trace",
         "concatenate",
     ]
     for name in minisplade.__all__:

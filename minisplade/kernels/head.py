@@ -446,6 +446,28 @@ def pool_all(
                             best[i] = logit
 
 
+@kernel
+def score_terms(
+    states: FloatArray,
+    stride: int,
+    decoder: FloatArray,
+    decoder_stride: int,
+    bias: FloatArray,
+    term_ids: IdArray,
+    logits: FloatArray,
+) -> None:
+    """Compute the logits of some terms at every token, to the bit as maxima are pooled.
+
+    Arguments as in pool_screened; term_ids: int32 (P,); logits: float32 (tokens, P).
+    """
+    for token in range(logits.shape[0]):
+        for place in range(term_ids.size):
+            term = np.int64(term_ids[place])
+            logits[token, place] = bias[term] + dot(
+                states, token * stride, decoder, term * decoder_stride, decoder_stride
+            )
+
+
 def any_above(values: FloatArray, limits: FloatArray, margin: np.float32) -> bool:
     """Tell whether any value may be above its limit; counting, unlike stopping, runs in lanes."""
     above = 0
