@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from minisplade.bm25 import BM25
     from minisplade.encoder import SparseEncoder
     from minisplade.errors import (
         CheckpointError,
@@ -12,34 +13,52 @@ if TYPE_CHECKING:
         MiniSpladeError,
         ModelNotFoundError,
     )
+    from minisplade.fusion import fuse
+    from minisplade.hybrid import HybridEncoder, HybridSearch
     from minisplade.index import Hit, Hits, Index
+    from minisplade.passages import PassageIndex, WindowedEncoder
     from minisplade.vectors import SparseVector, SparseVectors, concatenate
+    from minisplade.words import WholeWords
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BM25",
     "CheckpointError",
     "Hit",
     "Hits",
+    "HybridEncoder",
+    "HybridSearch",
     "Index",
     "IndexFormatError",
     "InputError",
     "MiniSpladeError",
     "ModelNotFoundError",
+    "PassageIndex",
     "SparseEncoder",
     "SparseVector",
     "SparseVectors",
+    "WholeWords",
+    "WindowedEncoder",
     "concatenate",
+    "fuse",
 ]
 
 _ROOMS = {
+    "BM25": "bm25",
     "Hit": "index",
     "Hits": "index",
+    "HybridEncoder": "hybrid",
+    "HybridSearch": "hybrid",
     "Index": "index",
+    "PassageIndex": "passages",
     "SparseEncoder": "encoder",
     "SparseVector": "vectors",
     "SparseVectors": "vectors",
+    "WholeWords": "words",
+    "WindowedEncoder": "passages",
     "concatenate": "vectors",
+    "fuse": "fusion",
 }
 
 

@@ -17,11 +17,21 @@ PACKAGE = ROOT / "minisplade"
 LAYERS = [
     ["errors", "arrays"],
     ["runtime", "files"],
-    ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],
+    [
+        "functional",
+        "pooling",
+        "vectors",
+        "tokenization",
+        "checkpoint",
+        "hub",
+        "records",
+        "analysis",
+    ],
     ["kernels"],
     ["similarity", "layout"],
     ["models", "index"],
-    ["encoder", "warmup"],
+    ["encoder", "warmup", "bm25", "words", "fusion"],
+    ["hybrid", "passages"],
     ["demo"],
     ["display"],
     ["commands"],
@@ -33,18 +43,25 @@ LAYERS = [
 def test_public_names() -> None:
     assert minisplade.__all__ == sorted(minisplade.__all__)
     assert minisplade.__all__ == [
+        "BM25",
         "CheckpointError",
         "Hit",
         "Hits",
+        "HybridEncoder",
+        "HybridSearch",
         "Index",
         "IndexFormatError",
         "InputError",
         "MiniSpladeError",
         "ModelNotFoundError",
+        "PassageIndex",
         "SparseEncoder",
         "SparseVector",
         "SparseVectors",
+        "WholeWords",
+        "WindowedEncoder",
         "concatenate",
+        "fuse",
     ]
     for name in minisplade.__all__:
         assert getattr(minisplade, name).__doc__
