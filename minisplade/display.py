@@ -9,6 +9,8 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from minisplade.encoder import SparseEncoder
     from minisplade.hub import KnownModel
     from minisplade.index import Hits, Index
@@ -65,13 +67,27 @@ def with_progress(
     blocks: Iterable["SparseVectors"], total: int | None = None
 ) -> Iterator["SparseVectors"]:
     """Show on a terminal how many texts are encoded."""
-    from tqdm import tqdm
-
-    shown = sys.stderr.isatty()
-    with tqdm(total=total, unit=" texts", desc="Encoding", disable=not shown) as bar:
+    with progress(total) as bar:
         for block in blocks:
             bar.update(len(block))
             yield block
+
+
+def progress(total: int | None) -> "tqdm[Any]":
+    """Return a bar that a terminal shows, to be told how many texts more are encoded."""
+    from tqdm import tqdm
+
+    shown = sys.stderr.isatty()
+    return tqdm(total=total, unit=" texts", desc="Encoding", disable=not shown)
+
+
+def print_table(title: str, rows: list[list[str]]) -> None:
+    """Print rows under a title, the first of which names the columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(f"\n{_bold(title)}")
+    for row in rows:
+        first, *others = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(["", first.strip().ljust(widths[0]), *others]).rstrip())
 
 
 def print_model(model: "KnownModel", cached: bool, as_json: bool) -> None:

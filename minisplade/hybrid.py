@@ -13,7 +13,7 @@ from minisplade.errors import InputError
 from minisplade.fusion import RRF_K, Reranker, check_fusion, fuse
 from minisplade.fusion import rerank as judge
 from minisplade.index import Filter, Hit, Index
-from minisplade.vectors import SparseVector, SparseVectors, concatenate
+from minisplade.vectors import SparseVector, SparseVectors, as_rows, concatenate
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BLOCK_TEXTS = 1024
 """Texts that all encoders take before their vectors are joined."""
 
-DEPTH = 1000
+DEPTH = 100
 """How many documents of each field reciprocal-rank fusion looks at."""
 
 
@@ -150,15 +150,15 @@ class HybridSearch:
 
     @overload
     def search(
-        self, query: str, k: int = 10, **options: Unpack[HybridOptions]
+        self, query: str | SparseVector, k: int = 10, **options: Unpack[HybridOptions]
     ) -> Sequence[Hit]: ...
     @overload
     def search(
-        self, query: Sequence[str], k: int = 10, **options: Unpack[HybridOptions]
+        self, query: Sequence[str] | SparseVectors, k: int = 10, **options: Unpack[HybridOptions]
     ) -> list[Sequence[Hit]]: ...
     def search(
         self,
-        query: str | Sequence[str],
+        query: str | SparseVector | Sequence[str] | SparseVectors,
         k: int = 10,
         *,
         fusion: str = "linear",
@@ -177,14 +177,17 @@ class HybridSearch:
         divided by the best one of the query in that field unless normalize is False; "rrf" adds up
         reciprocal ranks within the depth best of each field; see fuse for both. weights: by field,
         1 where not named; 0 leaves a field out. rerank: judges the rerank_depth best again by
-        their texts. Other arguments as in Index.search. Raises InputError.
+        their texts. A query may be the vector of encoder.encode_query. Other arguments as in
+        Index.search. Raises InputError.
         """
-        queries = [query] if isinstance(query, str) else list(query)
+        one = isinstance(query, str | SparseVector)
+        vectors, texts = self._queries(query)
+        if rerank is not None and texts is None:
+            raise InputError("re-ranking needs queries given as text")
         mixture = self._mixture(weights)
         check_fusion(fusion, mixture, len(mixture), rrf_k)
         wanted = max(k, rerank_depth) if rerank is not None else k
         options: dict[str, Any] = {"filter": filter, "num_threads": num_threads}
-        vectors = self.encoder.encode_query(queries)
         found: list[Sequence[Hit]]
         if fusion == "linear":
             scaled = self._scaled(vectors, mixture, normalize, options)
@@ -198,9 +201,21 @@ class HybridSearch:
                 fuse(own, wanted, weights=mixture, rrf_k=rrf_k)
                 for own in zip(*rankings, strict=True)
             ]
-        if rerank is not None:
-            found = [judge(q, hits, rerank, k) for q, hits in zip(queries, found, strict=True)]
-        return found[0] if isinstance(query, str) else found
+        if rerank is not None and texts is not None:
+            found = [judge(q, hits, rerank, k) for q, hits in zip(texts, found, strict=True)]
+        return found[0] if one else found
+
+    def _queries(self, query: Any) -> tuple[SparseVectors, list[str] | None]:
+        """Return queries as vectors of all fields, and as texts where they are that."""
+        if isinstance(query, SparseVector | SparseVectors):
+            vectors = as_rows(query).check()
+            if vectors.num_terms != self.encoder.num_terms:
+                raise InputError(
+                    f"query has {vectors.num_terms} terms, the fields {self.encoder.num_terms}"
+                )
+            return vectors, None
+        texts = [query] if isinstance(query, str) else list(query)
+        return self.encoder.encode_query(texts), texts
 
     def _mixture(self, weights: Mapping[str, float] | None) -> list[float]:
         """Return the weight of each field in their order."""

@@ -32,6 +32,7 @@ LAYERS = [
     ["models", "index"],
     ["encoder", "warmup", "bm25", "words", "fusion"],
     ["hybrid", "passages"],
+    ["evaluation"],
     ["demo"],
     ["display"],
     ["commands"],

@@ -22,6 +22,13 @@ QUERIES = ["travel by sea", "cats", "error 0x80070005", "norm of a vector", "", 
 FIELDS = ["splade", "bm25", "words"]
 
 
+class Reverse:
+    """A reranker that finds the last one best."""
+
+    def predict(self, inputs: list[tuple[str, str]]) -> NDArray[np.float64]:
+        return np.arange(len(inputs), dtype=np.float64)
+
+
 @pytest.fixture(scope="module")
 def hybrid(encoder: SparseEncoder) -> HybridSearch:
     encoders = {
@@ -86,6 +93,16 @@ def test_one_query_is_as_one_of_many(hybrid: HybridSearch) -> None:
             assert list(hybrid.search(query, k=3, fusion=fusion)) == list(hits)
 
 
+def test_queries_may_be_vectors(hybrid: HybridSearch) -> None:
+    vectors = hybrid.encoder.encode_query(QUERIES)
+    assert [list(h) for h in hybrid.search(vectors)] == [list(h) for h in hybrid.search(QUERIES)]
+    assert list(hybrid.search(vectors[1])) == list(hybrid.search(QUERIES[1]))
+    with pytest.raises(InputError, match="queries given as text"):
+        hybrid.search(vectors, rerank=Reverse())
+    with pytest.raises(InputError, match="query has 30522 terms, the fields"):
+        hybrid.search(hybrid.encoder.encoders["splade"].encode_query("cats"))
+
+
 def test_an_index_with_a_hybrid_encoder_adds_the_fields_up(hybrid: HybridSearch) -> None:
     assert isinstance(hybrid.index.encoder, HybridEncoder)
     plain = hybrid.index.search("cats", k=5)
@@ -105,10 +122,6 @@ def test_filters_hold_in_every_field(hybrid: HybridSearch) -> None:
 
 
 def test_rerank_looks_at_more_than_k(hybrid: HybridSearch) -> None:
-    class Reverse:
-        def predict(self, inputs: list[tuple[str, str]]) -> NDArray[np.float64]:
-            return np.arange(len(inputs), dtype=np.float64)
-
     first = hybrid.search("cats", k=3)
     (best,) = hybrid.search("cats", k=1, rerank=Reverse(), rerank_depth=3)
     assert (best.key, best.score) == (first[2].key, 2.0)
