@@ -56,7 +56,7 @@ def grouped_bars(title: str, groups: Mapping[str, Mapping[str, float]]) -> str:
                 f'height="{height:.1f}"><title>{escape(f"{group}, {name}: {value:.4f}")}</title>'
                 "</rect>"
             )
-            if width > 24:
+            if width >= 32:
                 parts.append(_text(x + width / 2, y - 4, f"{value:.3f}"[1:], "middle"))
     return _figure(title, parts)
 
