@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         MiniSpladeError,
         ModelNotFoundError,
     )
-    from minisplade.fusion import fuse
+    from minisplade.fusion import fuse, rerank
     from minisplade.hybrid import HybridEncoder, HybridSearch
     from minisplade.index import Hit, Hits, Index
     from minisplade.passages import PassageIndex, WindowedEncoder
@@ -42,6 +42,7 @@ __all__ = [
     "WindowedEncoder",
     "concatenate",
     "fuse",
+    "rerank",
 ]
 
 _ROOMS = {
@@ -59,6 +60,7 @@ _ROOMS = {
     "WindowedEncoder": "passages",
     "concatenate": "vectors",
     "fuse": "fusion",
+    "rerank": "fusion",
 }
 
 

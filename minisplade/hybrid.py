@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
@@ -59,7 +60,7 @@ class HybridEncoder:
             field: range(end - size, end) for field, size, end in zip(self.encoders, sizes, ends)
         }
 
-    @property
+    @cached_property
     def terms(self) -> list[str]:
         """The string of each dimension, those of all fields in a row."""
         return [term for encoder in self.encoders.values() for term in encoder.terms]

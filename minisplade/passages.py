@@ -222,11 +222,13 @@ class PassageIndex:
 
         One query gives a list of hits; several give a list of lists. Raises InputError.
         """
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise InputError(f"k is {k!r}; expected a whole number, 1 or more")
         if not isinstance(query, str | SparseVector):
             return [self.search(one, k) for one in query]
         if isinstance(query, str) and self.index.encoder is not None:
             query = self.index.encoder.encode_query(query)
-        passages = max(1, 4 * k)
+        passages = 4 * int(k)
         while True:
             # Passages come best first, so the first one of a document is its best.
             hits = self.index.search(query, min(passages, len(self.index)))

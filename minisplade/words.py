@@ -6,6 +6,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from typing import overload
 
@@ -40,7 +41,7 @@ class WholeWords:
         self.tokenizer = tokenizer
         self.num_terms = num_terms
 
-    @property
+    @cached_property
     def terms(self) -> list[str]:
         """A name for each dimension; the words themselves cannot be told from their hashes."""
         return [f"#{i}" for i in range(self.num_terms)]

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from minisplade.evaluation import (
     evaluate,
     load_collection,
     read_qrels,
+    read_run,
     write_run,
 )
 from minisplade.evaluation.cache import VectorCache
@@ -245,6 +247,18 @@ def test_systems_are_what_their_names_say(encoder: SparseEncoder, tmp_path: Path
     assert comparison.metrics == metrics(encoder)
 
 
+def test_equal_scores_keep_their_ranks_in_runs(encoder: SparseEncoder, tmp_path: Path) -> None:
+    """trec_eval ranks equal scores by name, last first; the index by document."""
+    documents = {key: "A sailor crosses the ocean." for key in ("b", "c", "a")}
+    collection = Collection("ties", documents, {"q": "sailor"}, {"q": {"b": 1}})
+    evaluation = evaluate(encoder, [collection], systems=["splade", "rrf"], cache=tmp_path)
+    for system in evaluation.comparisons[0].systems.values():
+        assert list(system.run["q"]) == ["b", "c", "a"]
+        assert system.mean("RR@10") == 1
+        write_run(tmp_path / "run", system.run)
+        assert measure(collection.qrels, read_run(tmp_path / "run")) == system.values
+
+
 class Backwards:
     """A reranker that finds the last one best."""
 
@@ -256,8 +270,15 @@ def test_arguments_are_checked(encoder: SparseEncoder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"systems are \['bm26'\]; known: bm25, splade"):
         evaluate(encoder, [COLLECTION], systems=["bm26"], cache=tmp_path)
     run: Run = {}
+    other = replace(COLLECTION, name="other")
     with pytest.raises(InputError, match="runs belong to one collection, but there are 2"):
-        evaluate(encoder, [COLLECTION, COLLECTION], runs={"theirs": run}, cache=tmp_path)
+        evaluate(encoder, [COLLECTION, other], runs={"theirs": run}, cache=tmp_path)
+    for none_or_same in ([], [COLLECTION, COLLECTION]):
+        with pytest.raises(InputError, match="expected one or more, all named apart"):
+            evaluate(encoder, none_or_same, cache=tmp_path)
+    for name in ("../outside", "bm25", "reranked", ""):
+        with pytest.raises(InputError, match=f"a run is called '{name}'"):
+            evaluate(encoder, [COLLECTION], runs={name: run}, cache=tmp_path)
 
 
 def test_vectors_are_encoded_once(

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from minisplade import InputError, fuse
-from minisplade.fusion import rerank
+from minisplade import InputError, fuse, rerank
 from minisplade.index import Hit
 
 

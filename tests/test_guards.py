@@ -63,6 +63,7 @@ def test_public_names() -> None:
         "WindowedEncoder",
         "concatenate",
         "fuse",
+        "rerank",
     ]
     for name in minisplade.__all__:
         assert getattr(minisplade, name).__doc__

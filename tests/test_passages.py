@@ -119,6 +119,8 @@ def test_arguments_are_checked(encoder: SparseEncoder) -> None:
         WindowedEncoder(encoder, max_seq_length=32, overlap=30)
     with pytest.raises(InputError, match="1 keys for 2 documents"):
         PassageIndex.from_texts(["a", "b"], encoder, ["a"])
+    with pytest.raises(InputError, match="k is 0; expected a whole number, 1 or more"):
+        PassageIndex.from_texts(["a"], encoder).search("a", 0)
     with pytest.raises(InputError, match="not those of passages"):
         PassageIndex(Index.from_texts(["a"], encoder))
     with pytest.raises(InputError, match="no Unicode str"):

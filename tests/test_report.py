@@ -30,6 +30,8 @@ PROBE = """<script>addEventListener("load", () => {
     right: Math.max(...shown.map(e => e.right)),
     fetched: performance.getEntriesByType("resource").map(e => e.name)}), "*");
 })</script>"""
+POLICY = """<meta http-equiv="Content-Security-Policy" \
+content="default-src 'none'; style-src 'unsafe-inline'">"""
 # A window cannot be as narrow as a phone, but a frame can.
 FRAME = """<meta name="color-scheme" content="light dark">
 <body><script>onmessage = event => document.body.textContent = event.data</script>
@@ -104,6 +106,7 @@ def test_nothing_is_fetched(page: Path) -> None:
     links = Links()
     links.feed(text)
     assert links.found == []
+    assert POLICY in text
     assert "url(" not in text and "@import" not in text
     assert set(re.findall(r"https?://[^\"' <]*", text)) == {"http://www.w3.org/2000/svg"}
 
@@ -113,7 +116,8 @@ def test_nothing_is_fetched(page: Path) -> None:
 @pytest.mark.parametrize("width", [1280, 375])
 def test_the_page_in_a_browser(page: Path, tmp_path: Path, width: int, scheme: str) -> None:
     assert CHROMIUM is not None
-    text = page.read_text(encoding="utf-8").replace("</head>", f"{PROBE}</head>")
+    text = page.read_text(encoding="utf-8")
+    text = text.replace(POLICY, "").replace("</head>", f"{PROBE}</head>")
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     (tmp_path / "frame.html").write_text(FRAME.format(width=width))
     run = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ words as a third field of weight WORDS_WEIGHT."""
 DEFAULT_SYSTEMS = ("bm25", "splade", "hybrid")
 
 WORDS_WEIGHT = 0.1
+
+RERANKED = "reranked"
 
 RERANK_DEPTH = 100
 
@@ -101,19 +104,15 @@ def evaluate(
     cache_dir. with_tradeoffs: also measure shorter vectors and coarser impacts, for the report.
     on_progress: told how many more texts are encoded. Raises InputError.
     """
-    unknown = [name for name in systems if name not in SYSTEMS]
-    if unknown or not systems:
-        raise InputError(f"systems are {list(systems)}; known: {', '.join(SYSTEMS)}")
     collections = list(collections)
-    if runs and len(collections) != 1:
-        raise InputError(f"runs belong to one collection, but there are {len(collections)}")
+    _check(systems, [collection.name for collection in collections], list(runs or {}))
     vectors = VectorCache(cache or Path(cache_dir()) / "vectors", model)
     compared = []
     for collection in collections:
         bench = _Bench(model, collection, vectors, max_seq_length, on_progress)
         found = {name: bench.run(name, depth) for name in systems}
         if reranker is not None:
-            found["reranked"] = bench.reranked(found[systems[-1]], reranker)
+            found[RERANKED] = bench.reranked(found[systems[-1]], reranker)
         results = {name: (run, *bench.cost(name)) for name, run in found.items()}
         results |= {name: (run, None, None) for name, run in (runs or {}).items()}
         shown = None
@@ -125,6 +124,24 @@ def evaluate(
         )
     length = max_seq_length or model.max_seq_length
     return Evaluation(model.name, compared, _encode_ms(model, collections), length)
+
+
+def _check(systems: Sequence[str], collections: Sequence[str], runs: Sequence[str]) -> None:
+    """Raise InputError for names that are unknown, or that files could not be told apart by."""
+    if not systems or any(name not in SYSTEMS for name in systems):
+        raise InputError(f"systems are {list(systems)}; known: {', '.join(SYSTEMS)}")
+    if not collections or len(set(collections)) < len(collections):
+        raise InputError(
+            f"collections are {list(collections)}; expected one or more, all named apart"
+        )
+    if runs and len(collections) != 1:
+        raise InputError(f"runs belong to one collection, but there are {len(collections)}")
+    for name in runs:
+        if name in (*SYSTEMS, RERANKED) or not re.fullmatch(r"\w[\w.+-]*", name):
+            raise InputError(
+                f"a run is called {name!r}; expected letters, digits and . + - _, and not the name "
+                "of a system"
+            )
 
 
 def _measured(
@@ -186,7 +203,7 @@ class _Bench:
 
     def cost(self, system: str) -> tuple[float | None, int | None]:
         """Return the median time of a query in milliseconds, and the bytes that it may read."""
-        if system == "reranked":
+        if system == RERANKED:
             return None, None
         search, queries = self.search(system)
         few = queries[:TIMED_QUERIES]
@@ -238,9 +255,21 @@ def _options(system: str) -> Any:
 
 
 def _scores(hits: Sequence[Hit]) -> dict[str, float]:
+    """Return scores by key, equal ones lowered one after the other by the least float32 step.
+
+    Readers of runs break ties by the names of documents; so they keep the ranks.
+    """
     if isinstance(hits, Hits):
-        return dict(zip(hits.keys, hits.scores.tolist(), strict=True))
-    return {hit.key: hit.score for hit in hits}
+        keys, given = hits.keys, hits.scores.tolist()
+    else:
+        keys, given = tuple(hit.key for hit in hits), [hit.score for hit in hits]
+    scores: dict[str, float] = {}
+    ceiling = np.float32(np.inf)
+    for key, score in zip(keys, given, strict=True):
+        lowered = min(np.float32(score), ceiling)
+        scores[key] = float(lowered)
+        ceiling = np.nextafter(lowered, np.float32(-np.inf))
+    return scores
 
 
 def _seconds(search: HybridSearch, query: Any, system: str) -> float:

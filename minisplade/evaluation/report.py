@@ -27,6 +27,7 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
@@ -295,7 +296,8 @@ def _markdown(evaluation: Evaluation, drawn: dict[str, str], command: str | None
 
 def markdown_table(rows: Cells) -> list[str]:
     """Return the lines of a table; the first row names its columns."""
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    cells = [[escape(cell, quote=False).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
     return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
 
 
