@@ -139,6 +139,9 @@ def evaluate(options: Namespace) -> None:
     from minisplade.evaluation import evaluate, load_collection, read_run, write_report
     from minisplade.evaluation.report import results, system_table
 
+    if options.output:
+        os.makedirs(options.output, exist_ok=True)
+        _check_output("", os.path.join(options.output, "report.html"))
     collections = [load_collection(path, options.split) for path in options.data]
     runs = {name: read_run(path) for name, path in options.run_file}
     encoder = _load_encoder(options.model)

@@ -125,7 +125,11 @@ def join_fields(batches: Sequence[SparseVectors]) -> SparseVectors:
 
 
 class HybridSearch:
-    """Search in an index of several fields, by any mixture of them."""
+    """Search in an index of several fields, by any mixture of them.
+
+    To keep it, save the index and what encoders were fitted, such as BM25, and put it together
+    again from what Index.load and BM25.load return.
+    """
 
     def __init__(self, index: Index, encoder: HybridEncoder) -> None:
         """Take an index that was made with this encoder; from_texts makes both."""
@@ -240,7 +244,7 @@ class HybridSearch:
         """Weigh the fields, so that one dot product is their linear fusion."""
         weights = np.tile(mixture, (len(queries), 1))
         if normalize and len(mixture) > 1:
-            for field in range(len(mixture)):
+            for field in np.flatnonzero(mixture).tolist():
                 found = self.index.search(self._only(queries, field), 1, **options)
                 best = [float(hits.scores[0]) if hits else 1.0 for hits in found]
                 weights[:, field] /= best

@@ -1,12 +1,13 @@
 """BM25 weights against the formulas as they are printed, word by word."""
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minisplade import BM25, Index, IndexFormatError, InputError
+from minisplade import BM25, Index, IndexFormatError, InputError, analysis
 from minisplade.analysis import english, simple
 
 TEXTS = [
@@ -109,6 +110,14 @@ def test_files_that_are_no_statistics_are_refused(tmp_path: Path) -> None:
     bm25.save(tmp_path / "damaged")
     with pytest.raises(IndexFormatError, match="document frequencies beyond 1 to 2"):
         BM25.load(tmp_path / "damaged")
+
+
+def test_without_the_stemmer_there_is_the_simple_analyzer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "Stemmer", None)
+    analysis._stemmer.cache_clear()
+    with pytest.raises(InputError, match="pip install 'minisplade.bm25.', or choose analyzer='sim"):
+        BM25.fit(TEXTS)
+    assert "cats" in BM25.fit(TEXTS, analyzer="simple").terms
 
 
 def test_arguments_are_checked() -> None:

@@ -534,6 +534,8 @@ def test_eval_says_what_is_wrong(collection: Path, capsys: pytest.CaptureFixture
     assert "known: bm25, splade, hybrid, rrf, words" in message
     message = failure(capsys, "eval", "splade-tiny", "small", "--run-file", "theirs=missing")
     assert "missing cannot be opened: No such file" in message
+    message = failure(capsys, "eval", "splade-tiny", "small", "-o", "small/qrels.tsv")
+    assert "small/qrels.tsv: File exists" in message
     with pytest.raises(SystemExit):
         main(["eval", "splade-tiny", "small", "--run-file", "a"])
     assert "invalid NAME=FILE value: 'a'" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import numpy as np
 import pytest
 from ir_measures import RR, P, Qrel, R, ScoredDoc, Success, nDCG
 
-from minisplade import BM25, HybridSearch, Index, InputError, SparseEncoder, SparseVectors
+from minisplade import (
+    BM25,
+    HybridSearch,
+    Index,
+    InputError,
+    SparseEncoder,
+    SparseVectors,
+    analysis,
+)
 from minisplade.evaluation import (
     Collection,
     SparseInformationRetrievalEvaluator,
@@ -279,6 +288,18 @@ def test_arguments_are_checked(encoder: SparseEncoder, tmp_path: Path) -> None:
     for name in ("../outside", "bm25", "reranked", ""):
         with pytest.raises(InputError, match=f"a run is called '{name}'"):
             evaluate(encoder, [COLLECTION], runs={name: run}, cache=tmp_path)
+
+
+def test_missing_packages_are_named_before_any_work(
+    encoder: SparseEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package, extra in (("ir_measures", "eval"), ("Stemmer", "bm25")):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            analysis._stemmer.cache_clear()
+            with pytest.raises(InputError, match=rf"pip install 'minisplade\[{extra}\]'"):
+                evaluate(encoder, [COLLECTION], cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_vectors_are_encoded_once(

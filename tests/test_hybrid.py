@@ -1,5 +1,6 @@
 """Hybrid search against dense arithmetic on the fields apart; whole words against the words."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,16 @@ def test_rerank_looks_at_more_than_k(hybrid: HybridSearch) -> None:
     first = hybrid.search("cats", k=3)
     (best,) = hybrid.search("cats", k=1, rerank=Reverse(), rerank_depth=3)
     assert (best.key, best.score) == (first[2].key, 2.0)
+
+
+def test_fields_are_kept_in_files(hybrid: HybridSearch, tmp_path: Path) -> None:
+    encoders = dict(hybrid.encoder.encoders)
+    hybrid.index.save(tmp_path / "index")
+    encoders["bm25"].save(tmp_path / "bm25")
+    encoders["bm25"] = BM25.load(tmp_path / "bm25")
+    loaded = HybridSearch(Index.load(tmp_path / "index"), HybridEncoder(encoders))
+    for query in QUERIES:
+        assert list(loaded.search(query)) == list(hybrid.search(query))
 
 
 def test_identifiers_are_told_apart_by_whole_words(hybrid: HybridSearch) -> None:

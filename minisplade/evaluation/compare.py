@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from minisplade.analysis import english
 from minisplade.bm25 import BM25
 from minisplade.encoder import SparseEncoder
 from minisplade.errors import InputError
 from minisplade.evaluation.cache import VectorCache
 from minisplade.evaluation.collection import Collection
 from minisplade.evaluation.evaluators import SparseInformationRetrievalEvaluator
-from minisplade.evaluation.metrics import MEASURES, measure
+from minisplade.evaluation.metrics import MEASURES, import_ir_measures, measure
 from minisplade.evaluation.significance import randomization_test
 from minisplade.evaluation.tradeoffs import Tradeoffs, find_tradeoffs
 from minisplade.evaluation.trec import Run
@@ -105,6 +106,9 @@ def evaluate(
     on_progress: told how many more texts are encoded. Raises InputError.
     """
     collections = list(collections)
+    import_ir_measures()  # rather now than after hours of encoding
+    if set(systems) != {"splade"}:
+        english("")  # which needs a package too
     _check(systems, [collection.name for collection in collections], list(runs or {}))
     vectors = VectorCache(cache or Path(cache_dir()) / "vectors", model)
     compared = []

@@ -121,6 +121,17 @@ def mean_flops(
     return float(counts[0] @ counts[1]) / max(1, num_queries * num_documents)
 
 
+def import_ir_measures() -> Any:
+    """Return the package that measures runs; raises InputError where it is missing."""
+    try:
+        import ir_measures
+    except ImportError as error:
+        raise InputError(
+            "metrics of runs need ir-measures: pip install 'minisplade[eval]'"
+        ) from error
+    return ir_measures
+
+
 def measure(
     qrels: Qrels, run: Run, measures: Sequence[str] = MEASURES
 ) -> dict[str, dict[str, float]]:
@@ -130,12 +141,7 @@ def measure(
     trec_eval does, by the names of documents, last first. Needs the package ir-measures; raises
     InputError.
     """
-    try:
-        import ir_measures
-    except ImportError as error:
-        raise InputError(
-            "metrics of runs need ir-measures: pip install 'minisplade[eval]'"
-        ) from error
+    ir_measures = import_ir_measures()
     values: dict[str, dict[str, float]] = {name: dict.fromkeys(qrels, 0.0) for name in measures}
     try:
         parsed: dict[Any, str] = {ir_measures.parse_measure(name): name for name in measures}
