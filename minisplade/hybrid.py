@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import numpy as np
 
-from minisplade.arrays import BoolArray
 from minisplade.errors import InputError
 from minisplade.fusion import RRF_K, Reranker, check_fusion, fuse
 from minisplade.fusion import rerank as judge
-from minisplade.index import Filter, Hit, Index
+from minisplade.index import Hit, Index
 from minisplade.vectors import SparseVector, SparseVectors, as_rows, concatenate
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class HybridOptions(TypedDict, total=False):
     normalize: bool
     depth: int
     rrf_k: float
-    filter: Filter | BoolArray | None
+    filter: Any
     num_threads: int
     rerank: Reranker | None
     rerank_depth: int
@@ -133,11 +132,6 @@ class HybridSearch:
 
     def __init__(self, index: Index, encoder: HybridEncoder) -> None:
         """Take an index that was made with this encoder; from_texts makes both."""
-        if index.postings.num_terms != encoder.num_terms:
-            raise InputError(
-                f"index has {index.postings.num_terms} terms, the fields {encoder.num_terms}; "
-                "use the encoders that the index was made with"
-            )
         self.index = index
         self.encoder = encoder
 
@@ -171,7 +165,7 @@ class HybridSearch:
         normalize: bool = True,
         depth: int = DEPTH,
         rrf_k: float = RRF_K,
-        filter: Filter | BoolArray | None = None,
+        filter: Any = None,
         num_threads: int = 1,
         rerank: Reranker | None = None,
         rerank_depth: int = 100,

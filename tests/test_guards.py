@@ -16,17 +16,8 @@ PACKAGE = ROOT / "minisplade"
 # Modules import only from lines above their own; files inside one folder may import each other.
 LAYERS = [
     ["errors", "arrays"],
-    ["runtime", "files"],
-    [
-        "functional",
-        "pooling",
-        "vectors",
-        "tokenization",
-        "checkpoint",
-        "hub",
-        "records",
-        "analysis",
-    ],
+    ["runtime", "files", "analysis"],
+    ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],
     ["kernels"],
     ["similarity", "layout"],
     ["models", "index"],
