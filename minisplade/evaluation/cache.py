@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -49,7 +49,7 @@ class VectorCache:
         self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
     ) -> SparseVectors:
         """Encode as encoder.encode_query, but each text only once."""
-        return self._encode(texts, self.encoder.query_prompt, None, on_progress)
+        return self._encode("query", texts, None, on_progress)
 
     def encode_document(
         self,
@@ -58,23 +58,28 @@ class VectorCache:
         on_progress: Callable[[int], None] | None = None,
     ) -> SparseVectors:
         """Encode as encoder.encode_document, but each text only once."""
-        prompt = self.encoder.document_prompt
-        return self._encode(texts, prompt, max_seq_length, on_progress)
+        return self._encode("document", texts, max_seq_length, on_progress)
 
     def _encode(
         self,
+        side: Literal["query", "document"],
         texts: Sequence[str],
-        prompt: str,
         max_seq_length: int | None,
         on_progress: Callable[[int], None] | None,
     ) -> SparseVectors:
         encoder = self.encoder
-        how = f"{max_seq_length or encoder.max_seq_length} {len(prompt)} {prompt}"
+        is_query = side == "query"
+        encode = encoder.encode_query if is_query else encoder.encode_document
+        prompt = encoder.query_prompt if is_query else encoder.document_prompt
+        how = f"{side} {max_seq_length or encoder.max_seq_length} {len(prompt)} {prompt}"
         keys = [_digest(how + text) for text in texts]
         missing = {key: text for key, text in zip(keys, texts) if key not in self.places}
         for block in _blocks(list(missing.items())):
-            options: dict[str, Any] = {"max_seq_length": max_seq_length, "prompt": prompt}
-            vectors = concatenate(list(encoder.encode_stream([t for _, t in block], **options)))
+            vectors = encode(
+                [text for _, text in block],
+                max_seq_length=max_seq_length,
+                show_progress_bar=False,
+            )
             digests = [key for key, _ in block]
             _write(self.folder / f"{uuid4().hex}.safetensors", digests, vectors)
             self._add(digests, vectors)
@@ -99,15 +104,14 @@ class VectorCache:
 
 
 def fingerprint(encoder: SparseEncoder) -> str:
-    """Return a name for what decides a model's vectors: the contents of all files in its folder."""
+    """Return a name for what decides a model's vectors: its folder's files, and max_active_dims."""
     digest = hashlib.sha256()
     for path in sorted(path for path in encoder.folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(encoder.folder)}\0{path.stat().st_size}\0".encode())
         with open(path, "rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
-    kept = encoder.max_active_dims
-    digest.update(f"{encoder.strategy} {encoder.activation} {kept}".encode())
+    digest.update(f"{encoder.max_active_dims}".encode())
     return digest.hexdigest()[: 2 * DIGEST_BYTES]
 
 
