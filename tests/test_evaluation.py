@@ -355,6 +355,8 @@ def test_another_model_has_another_place(encoder: SparseEncoder, tmp_path: Path)
     shutil.copytree(encoder.folder, tmp_path / "model")
     same = SparseEncoder(tmp_path / "model")
     assert VectorCache(tmp_path / "cache", same).folder == cache.folder
+    shorter = SparseEncoder(tmp_path / "model", max_active_dims=8)
+    assert VectorCache(tmp_path / "cache", shorter).folder != cache.folder
     weights = tmp_path / "model" / "config.json"
     weights.write_text(weights.read_text() + " ")
     assert VectorCache(tmp_path / "cache", same).folder != cache.folder

@@ -26,6 +26,10 @@ BLOCK_TEXTS = 1024
 
 DIGEST_BYTES = 16
 
+PROBE = (
+    "What does a model make of this? Seven wizards cross the ocean, and a doctor compresses files."
+)
+
 logger = logging.getLogger("minisplade")
 
 
@@ -104,14 +108,19 @@ class VectorCache:
 
 
 def fingerprint(encoder: SparseEncoder) -> str:
-    """Return a name for what decides a model's vectors: its folder's files, and max_active_dims."""
+    """Return a name for what decides a model's vectors.
+
+    That is the contents of all files in its folder, and what it makes of PROBE, which tells other
+    settings and another model for queries.
+    """
     digest = hashlib.sha256()
     for path in sorted(path for path in encoder.folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(encoder.folder)}\0{path.stat().st_size}\0".encode())
         with open(path, "rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
-    digest.update(f"{encoder.max_active_dims}".encode())
+    for vector in (encoder.encode_query(PROBE), encoder.encode_document(PROBE)):
+        digest.update(vector.term_ids.tobytes() + vector.weights.tobytes())
     return digest.hexdigest()[: 2 * DIGEST_BYTES]
 
 
