@@ -30,7 +30,10 @@ def lucene_idf(num_docs: int, df: DoubleArray) -> DoubleArray:
 
 
 def atire_idf(num_docs: int, df: DoubleArray) -> DoubleArray:
-    """Return ln(N / df); Trotman, Jia and Crane 2012, "Towards an Efficient and Effective ..."."""
+    """Return ln(N / df).
+
+    Source: Trotman, Jia and Crane 2012, "Towards an Efficient and Effective Search Engine".
+    """
     return np.log(num_docs / df)
 
 

@@ -37,7 +37,7 @@ def fuse(
     (Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet and
     individual Rank Learning Methods"). "linear" adds weight * score / best score of the ranking:
     a convex combination after normalisation by the theoretical minimum, 0, and the maximum (Bruch,
-    Gai and Ingber 2023, "An Analysis of Fusion Functions for Hybrid Retrieval", section 4). It
+    Gai and Ingber 2023, "An Analysis of Fusion Functions for Hybrid Retrieval"). It
     takes a document that a ranking leaves out for one of score 0; HybridSearch knows better.
     weights: one for each ranking; None is 1 each. Equal ones come in document order. Raises
     InputError.

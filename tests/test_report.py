@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -61,6 +62,19 @@ def test_the_page_shows_the_numbers(evaluation: Evaluation, page: Path) -> None:
     assert "travel by sea" in shown  # BM25 has no word of it, so the model wins most there
     # The summary, three differences less one, and three of trade-offs.
     assert text.count("<svg") == 1 + 2 + 3
+
+
+def test_several_collections_have_a_mean(evaluation: Evaluation) -> None:
+    (first,) = evaluation.comparisons
+    worse = {
+        name: replace(own, values={m: dict.fromkeys(v, 0.0) for m, v in own.values.items()})
+        for name, own in first.systems.items()
+    }
+    second = replace(first, systems=worse, collection=replace(COLLECTION, name="other"))
+    rows = summary_table(replace(evaluation, comparisons=[first, second]))
+    halves = [f"{own.mean() / 2:.4f}" for own in first.systems.values()]
+    assert rows[-1] == ["mean", *halves, "", ""]
+    assert [row[0] for row in summary_table(evaluation)] == ["collection", "small"]
 
 
 def test_markdown_has_the_same_tables_and_its_figures(evaluation: Evaluation, page: Path) -> None:

@@ -97,7 +97,7 @@ def sparsity_metrics(
 
     counts: from term_counts, of queries and corpus. avg_flops is the mean number of terms that a
     query and a document share (Paria et al. 2020, "Minimizing FLOPs to Learn Efficient Sparse
-    Representations", section 3); there it is summed in float32, here in float64.
+    Representations"); there it is summed in float32, here in float64.
     """
     of_queries, of_corpus = active_dims(queries), active_dims(corpus)
     return {

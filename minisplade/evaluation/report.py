@@ -9,6 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minisplade import __version__
 from minisplade.evaluation import figures
 from minisplade.evaluation.compare import MAIN_MEASURE, Comparison, Evaluation, SystemResult
@@ -120,6 +122,13 @@ def summary_table(evaluation: Evaluation) -> Cells:
             for name in systems
         ]
         rows.append([collection.name, *means, *counts])
+    everywhere = [s for s in systems if all(s in own.systems for own in evaluation.comparisons)]
+    if len(evaluation.comparisons) > 1 and everywhere == systems:
+        means = [
+            f"{np.mean([own.systems[name].mean() for own in evaluation.comparisons]):.4f}"
+            for name in systems
+        ]
+        rows.append(["mean", *means, "", ""])
     return rows
 
 

@@ -17,7 +17,7 @@ def randomization_test(
     Fisher's randomization test: how often a difference at least as large comes about when each
     pair is swapped by the toss of a coin, the observed one counted among them (Smucker, Allan and
     Carterette 2007, "A Comparison of Statistical Significance Tests for Information Retrieval
-    Evaluation", section 3.1).
+    Evaluation").
     """
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     observed = abs(differences.sum())
