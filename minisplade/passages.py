@@ -72,7 +72,7 @@ class WindowedEncoder:
         texts = iter(inputs)
         while block := list(islice(texts, BLOCK_DOCUMENTS)):
             spans = self.windows.of(block)
-            pieces = (t[start:end] for t, own in zip(block, spans) for start, end in own)
+            pieces = (piece_of(t, span) for t, own in zip(block, spans) for span in own)
             stream = self.encoder.encode_stream(pieces, max_seq_length=self.windows.length)
             yield merge_by_max(concatenate(list(stream)), [len(own) for own in spans])
 
@@ -105,6 +105,15 @@ class Windows:
             cut_windows(encoding.offsets, encoding.word_ids, self.room, self.overlap, len(text))
             for text, encoding in zip(texts, encodings)
         ]
+
+
+def piece_of(text: str, span: Span) -> str:
+    """Return what to encode for a span: its text, and a space before it if there is one.
+
+    Byte-level tokenizers count that space to the word.
+    """
+    start, end = span
+    return text[start - 1 : end] if text[max(0, start - 1) : start] == " " else text[start:end]
 
 
 def cut_windows(
@@ -197,13 +206,14 @@ class PassageIndex:
         if len(keys) != len(texts):
             raise InputError(f"{len(keys)} keys for {len(texts)} documents")
         windows = Windows(encoder, max_seq_length, overlap)
-        passages, names = [], []
+        pieces, passages, names = [], [], []
         for key, text, spans in zip(keys, texts, windows.of(texts)):
+            pieces += [piece_of(text, span) for span in spans]
             passages += [text[start:end] for start, end in spans]
             names += [f"{key}#{start}:{end}" for start, end in spans]
         if not passages:
             raise InputError("there are no texts to index")
-        blocks = encoder.encode_stream(passages, max_seq_length=windows.length)
+        blocks = encoder.encode_stream(pieces, max_seq_length=windows.length)
         kept = passages if keep_texts else None
         return cls(Index.from_stream(blocks, names, kept, encoder))
 

@@ -1,33 +1,53 @@
 """Windows against the tokens they should hold; passages and merged vectors against all pairs."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 
 from minisplade import InputError, PassageIndex, SparseEncoder, SparseVectors, WindowedEncoder
 from minisplade.index import Index
-from minisplade.passages import Windows, cut_windows, merge_by_max
+from minisplade.passages import Windows, cut_windows, merge_by_max, piece_of
 
 RNG = np.random.default_rng(3)
 WORDS = "ocean boat doctor vaccine cat mat antidisestablishmentarianism run, of; music".split()
 TEXTS = [" ".join(RNG.choice(WORDS, size)) for size in (3, 200, 1, 90, 400, 30)] + ["", "  cat  "]
 
 
-def test_windows_cover_the_text_and_keep_the_words_tokens(encoder: SparseEncoder) -> None:
-    windows = Windows(encoder, 32, 8)
+def check_windows(windows: Windows) -> None:
+    """Tokens of each window must be a run of those of the whole text, and the runs cover it."""
     for text, spans in zip(TEXTS, windows.of(TEXTS), strict=True):
         assert spans[0][0] == 0 and spans[-1][1] == len(text)
         whole = windows.tokenizer.encode(text, add_special_tokens=False).tokens
         reached = 0
-        for start, end in spans:
-            tokens = windows.tokenizer.encode(text[start:end], add_special_tokens=False).tokens
+        for span in spans:
+            piece = piece_of(text, span)
+            assert piece.lstrip(" ") == text[slice(*span)].lstrip(" ")
+            tokens = windows.tokenizer.encode(piece, add_special_tokens=False).tokens
             assert len(tokens) <= 30
             # Somewhere among the last ones, and without a gap.
             first = next(i for i in range(reached + 1) if whole[i : i + len(tokens)] == tokens)
             assert reached == 0 or reached - 8 - 30 <= first <= reached
             reached = max(reached, first + len(tokens))
         assert reached == len(whole)
+
+
+def test_windows_cover_the_text_and_keep_the_words_tokens(encoder: SparseEncoder) -> None:
+    check_windows(Windows(encoder, 32, 8))
+
+
+def test_byte_level_tokenizers_see_the_space_before_a_window() -> None:
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(TEXTS, BpeTrainer(vocab_size=280, show_progress=False))
+    model: Any = SimpleNamespace(tokenizer=tokenizer, document_prompt="", max_seq_length=30)
+    check_windows(Windows(model, None, 8))
 
 
 def naive_windows(words: list[int], room: int, overlap: int) -> None:
