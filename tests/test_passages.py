@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
@@ -45,6 +45,7 @@ def test_windows_cover_the_text_and_keep_the_words_tokens(encoder: SparseEncoder
 def test_byte_level_tokenizers_see_the_space_before_a_window() -> None:
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)  # as RoBERTa's does
     tokenizer.train_from_iterator(TEXTS, BpeTrainer(vocab_size=280, show_progress=False))
     model: Any = SimpleNamespace(tokenizer=tokenizer, document_prompt="", max_seq_length=30)
     check_windows(Windows(model, None, 8))
