@@ -16,7 +16,9 @@ from minisplade.display import (
     print_line,
     print_match,
     print_model,
+    print_table,
     print_trace,
+    progress,
     rounded,
     say,
     wants_json,
@@ -167,6 +169,40 @@ def demo(options: Namespace) -> None:
     question = " ".join(options.question).strip()
     for number, text in enumerate([question] if question else QUESTIONS, start=1):
         _answer(ready, encoder, Record(str(number), text), options.k, options.json)
+
+
+def evaluate(options: Namespace) -> None:
+    """Measure a model on test collections, beside BM25 and fused with it."""
+    from minisplade.evaluation import evaluate, load_collection, read_run, write_report
+    from minisplade.evaluation.report import results, system_table
+
+    if options.output:
+        os.makedirs(options.output, exist_ok=True)
+        _check_output("", os.path.join(options.output, "report.html"))
+    collections = [load_collection(path, options.split) for path in options.data]
+    runs = {name: read_run(path) for name, path in options.run_file}
+    encoder = _load_encoder(options.model)
+    count = sum(len(own.documents) + len(own.queries) for own in collections)
+    with progress(count) as bar:
+        found = evaluate(
+            encoder,
+            collections,
+            systems=options.systems,
+            runs=runs,
+            max_seq_length=options.max_seq_length,
+            depth=options.depth,
+            cache=options.cache,
+            with_tradeoffs=options.output is not None,
+            on_progress=bar.update,
+        )
+    if options.output:
+        say(f"report: {write_report(found, options.output, options.command_line)}")
+    if wants_json(options.json):
+        for row in results(found):
+            print_json(row)
+        return
+    for comparison in found.comparisons:
+        print_table(comparison.collection.name, system_table(comparison))
 
 
 def info(options: Namespace) -> None:

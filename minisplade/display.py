@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from minisplade.terminal import BOLD, on_one_line, styled, width
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from minisplade.encoder import SparseEncoder
     from minisplade.explain import Explanation, MatchExplanation
     from minisplade.hub import KnownModel
@@ -69,13 +71,27 @@ def with_progress(
     blocks: Iterable["SparseVectors"], total: int | None = None
 ) -> Iterator["SparseVectors"]:
     """Show on a terminal how many texts are encoded."""
-    from tqdm import tqdm
-
-    shown = sys.stderr.isatty()
-    with tqdm(total=total, unit=" texts", desc="Encoding", disable=not shown) as bar:
+    with progress(total) as bar:
         for block in blocks:
             bar.update(len(block))
             yield block
+
+
+def progress(total: int | None) -> "tqdm[Any]":
+    """Return a bar that a terminal shows, to be told how many texts more are encoded."""
+    from tqdm import tqdm
+
+    shown = sys.stderr.isatty()
+    return tqdm(total=total, unit=" texts", desc="Encoding", disable=not shown)
+
+
+def print_table(title: str, rows: list[list[str]]) -> None:
+    """Print rows under a title, the first of which names the columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(f"\n{styled(title, BOLD)}")
+    for row in rows:
+        first, *others = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(["", first.strip().ljust(widths[0]), *others]).rstrip())
 
 
 def print_model(model: "KnownModel", cached: bool, as_json: bool) -> None:

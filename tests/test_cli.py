@@ -493,3 +493,50 @@ def test_ctrl_c(here: Path, arguments: list[str]) -> None:
     assert err == b"minisplade: interrupted; nothing half-written was kept\n"
     assert sorted(os.listdir()) == ["out", "t.txt"]
     assert Path("out").read_text() == "what was there before"
+
+
+@pytest.fixture
+def collection(here: Path) -> Path:
+    """Write DOCUMENTS as a test collection of two queries."""
+    folder = here / "small"
+    folder.mkdir()
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in DOCUMENTS))
+    queries = [{"_id": "1", "text": "a kitten sleeps"}, {"_id": "2", "text": "make files small"}]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n1\tcat\t1\n2\tgzip\t1\n")
+    return folder
+
+
+def test_eval_measures_and_reports(
+    collection: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "run.trec").write_text("1 Q0 cat 1 1.0 x\n2 Q0 tax 1 1.0 x\n")
+    options = ["--cache", "cache", "-o", "report", "--run-file", "theirs=run.trec"]
+    assert main(["eval", "splade-tiny", str(collection), *options]) == 0
+    printed = capsys.readouterr()
+    found = {row["system"]: row for row in rows(printed.out)}
+    assert list(found) == ["bm25", "splade", "hybrid", "theirs"]
+    assert found["theirs"]["nDCG@10"] == 0.5
+    own = found["splade"]
+    assert own["nDCG@10"] == pytest.approx(own["metrics"]["dot_ndcg@10"], abs=1e-6)
+    assert own["nDCG@10"] > 0.8
+    assert printed.err.strip() == "report: report/report.html"
+    page = (here / "report" / "report.html").read_text()
+    assert "minisplade eval splade-tiny" in page
+    assert sorted(path.name for path in (here / "report" / "runs").iterdir()) == [
+        f"small.{name}.trec" for name in ("bm25", "hybrid", "splade", "theirs")
+    ]
+
+
+def test_eval_says_what_is_wrong(collection: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = failure(capsys, "eval", "splade-tiny", "nowhere")
+    assert "nowhere is not a folder; expected one with a test collection" in message
+    message = failure(capsys, "eval", "splade-tiny", "small", "--systems", "bm25,bm42")
+    assert "known: bm25, splade, hybrid, rrf, words" in message
+    message = failure(capsys, "eval", "splade-tiny", "small", "--run-file", "theirs=missing")
+    assert "missing cannot be opened: No such file" in message
+    message = failure(capsys, "eval", "splade-tiny", "small", "-o", "small/qrels.tsv")
+    assert "small/qrels.tsv: File exists" in message
+    with pytest.raises(SystemExit):
+        main(["eval", "splade-tiny", "small", "--run-file", "a"])
+    assert "invalid NAME=FILE value: 'a'" in capsys.readouterr().err

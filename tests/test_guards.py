@@ -17,7 +17,7 @@ PACKAGE = ROOT / "minisplade"
 LAYERS = [
     ["errors", "arrays", "terminal"],
     ["figures"],
-    ["runtime", "files"],
+    ["runtime", "files", "analysis"],
     ["pages"],
     ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],
     ["kernels"],
@@ -25,7 +25,9 @@ LAYERS = [
     ["models", "index"],
     ["explain"],
     ["trace"],
-    ["encoder", "warmup"],
+    ["encoder", "warmup", "bm25", "words", "fusion"],
+    ["hybrid", "passages"],
+    ["evaluation"],
     ["demo"],
     ["display"],
     ["commands"],
@@ -37,21 +39,29 @@ LAYERS = [
 def test_public_names() -> None:
     assert minisplade.__all__ == sorted(minisplade.__all__)
     assert minisplade.__all__ == [
+        "BM25",
         "CheckpointError",
         "Explanation",
         "Hit",
         "Hits",
+        "HybridEncoder",
+        "HybridSearch",
         "Index",
         "IndexFormatError",
         "InputError",
         "MatchExplanation",
         "MiniSpladeError",
         "ModelNotFoundError",
+        "PassageIndex",
         "SparseEncoder",
         "SparseVector",
         "SparseVectors",
         "Trace",
+        "WholeWords",
+        "WindowedEncoder",
         "concatenate",
+        "fuse",
+        "rerank",
     ]
     for name in minisplade.__all__:
         assert getattr(minisplade, name).__doc__
