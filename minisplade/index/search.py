@@ -72,7 +72,8 @@ def search(postings: Postings, query: SparseVector, options: SearchOptions) -> F
     num_blocks = postings.lists.num_blocks
     if options.num_threads > 1 and num_blocks >= 2 * LEAST_BLOCKS:
         return _search_in_threads(postings, query, options)
-    return _search_one(postings, query, options, 0, num_blocks)
+    found = _search_one(postings, query, options, 0, num_blocks)
+    return _refused(postings, query, options) if found is None else found
 
 
 def search_many(
@@ -114,10 +115,13 @@ def _search_in_threads(postings: Postings, query: SparseVector, options: SearchO
     threads = min(options.num_threads, lists.num_blocks // LEAST_BLOCKS)
     cuts = np.linspace(0, lists.num_blocks, threads + 1).astype(int).tolist()
 
-    def find(first_block: int, end_block: int) -> Found:
+    def find(first_block: int, end_block: int) -> Found | None:
         return _search_one(postings, query, options, first_block, end_block)
 
-    parts = list(_pool(threads).map(find, cuts[:-1], cuts[1:]))
+    found = list(_pool(threads).map(find, cuts[:-1], cuts[1:]))
+    parts = [part for part in found if part is not None]
+    if len(parts) < len(found):
+        return _refused(postings, query, options)
     doc_ids = np.concatenate([part for part, _ in parts])
     scores = np.concatenate([part for _, part in parts])
     if not np.all((scores > 0) & (scores < np.inf)):
@@ -145,15 +149,13 @@ def _search_one(
     options: SearchOptions,
     first_block: int,
     end_block: int,
-) -> Found:
-    """Answer one query from some blocks."""
+) -> Found | None:
+    """Answer one query from some blocks, or return None where the kernel refuses to."""
     offsets = np.array([0, query.term_ids.size])
     rows = offsets, query.term_ids, query.weights
     doc_ids, scores, counts = _search_blocks(postings, rows, options, first_block, end_block)
     count = counts[0]
-    if count < 0:
-        return _refused(postings, query, options)
-    return doc_ids[0, :count], scores[0, :count]
+    return None if count < 0 else (doc_ids[0, :count], scores[0, :count])
 
 
 def _search_blocks(
