@@ -301,13 +301,13 @@ class Index:
     def _search_one(self, query: SparseVector, options: SearchOptions) -> Hits:
         lost = 0.0
         if options.epsilon:
-            query, lost = drop_light_terms(self.postings, query, options.epsilon)
+            query, lost = drop_light_terms([self.postings], query, options.epsilon)
         return self._hits(search(self.postings, query, options), options.alpha, lost)
 
     def _search_all(self, queries: SparseVectors, options: SearchOptions) -> list[Hits]:
         lost = [0.0] * len(queries)
         if options.epsilon:
-            shorter = [drop_light_terms(self.postings, query, options.epsilon) for query in queries]
+            shorter = [drop_light_terms([self.postings], query, options.epsilon) for query in queries]
             queries = SparseVectors.from_rows([query for query, _ in shorter], queries.num_terms)
             lost = [bound for _, bound in shorter]
         found = search_many(self.postings, queries, options)

@@ -204,17 +204,19 @@ def find_candidates(
     allowed_ids: IdArray,
     first_block: int,
     end_block: int,
+    known: float,
     hopeful: bool,
     scores: FloatArray,
     keys: KeyArray,
     spare: KeyArray,
 ) -> int:
-    """Collect the keys of all documents in some blocks that may be among their k best.
+    """Collect the keys of all documents in some blocks that may be among the k best.
 
     allowed: bool (N,) and allowed_ids: int32, the same documents in order, or both empty for all;
-    hopeful: guess a floor from the first block, which may fail. scores: float32 scratch for a
-    block; keys: int64, room for a block more than there are documents; spare: as keys. Returns
-    the number of keys, or -1 where the guess failed.
+    known: a float32 score that k documents elsewhere reach, or 0; hopeful: guess a floor from the
+    first block, which may fail. scores: float32 scratch for a block; keys: int64, room for a block
+    more than there are documents; spare: as keys. Returns the number of keys, or -1 where the
+    guess failed.
     """
     order = np.empty(term_ids.size, np.int64)
     bounds = np.empty(term_ids.size + 1, np.float64)
@@ -223,14 +225,18 @@ def find_candidates(
     slack = relative_slack(lists, num_lists)
     filtered = allowed.size > 0
     place = int(np.searchsorted(allowed_ids, first_block * lists.block_size))
-    floor, guess = 0.0, 0.0
-    waiting, count, complete_block = 0, 0, -1
+    # Elsewhere, other lists of the query may have postings, so there sums may be less exact.
+    floor, guess = known * (1 - relative_slack(lists, term_ids.size)), 0.0
+    waiting, count, complete_block = 0, 0, first_block - 1
+    settled = known > 0  # from then on lists may wait
+    if settled:
+        most = WAITING_SHARE * floor / alpha
+        waiting = count_waiting(lists, term_ids, order, bounds, most, first_block, end_block, k)
     for block in range(first_block, end_block):
         first_doc = block * lists.block_size
         own = min(lists.block_size, lists.num_docs - first_doc)
         start = place
-        while place < allowed_ids.size and allowed_ids[place] < first_doc + own:
-            place += 1
+        place += int(np.searchsorted(allowed_ids[start:], first_doc + own))
         if filtered and start == place:
             continue
         own_ids = allowed_ids[start:place]
@@ -240,7 +246,7 @@ def find_candidates(
             for i in range(own):
                 scores[i] *= np.float32(allowed[first_doc + i])
         bar = floor / alpha
-        if complete_block < 0:
+        if not settled:
             if not few:
                 share = k * own / ((end_block - first_block) * lists.block_size)
                 rank = guessed_rank(k, share) if hopeful and not filtered else k
@@ -252,11 +258,11 @@ def find_candidates(
             count = collect_listed(scores, limit, first_doc, own_ids, keys, count)
         else:
             count = collect(scores, limit, first_doc, keys, count)
-        if count >= k and (complete_block < 0 or count > k + k // 4 + 16):
+        if count >= k and (not settled or count > k + k // 4 + 16):
             floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
             count = keep_promising(keys, count, k, floor - bounds[waiting])
-        if complete_block < 0 and floor > 0:
-            complete_block = block
+        if not settled and floor > 0:
+            settled, complete_block = True, block
             most = WAITING_SHARE * floor / alpha
             waiting = count_waiting(lists, term_ids, order, bounds, most, block, end_block, k)
     for i in range(waiting - 1, -1, -1):
@@ -359,6 +365,37 @@ def rank_close(
 
 
 @jitted
+def merge_scores(scores: FloatArray, count: int, best: FloatArray) -> None:
+    """Put the first count scores, highest first, in their places among best, as far as they fit.
+
+    scores: float32; best: float32 (k,), highest first, 0 for none.
+    """
+    merged = np.empty_like(best)
+    i, j = 0, 0
+    for place in range(best.size):
+        if i < count and scores[i] > best[j]:
+            merged[place] = scores[i]
+            i += 1
+        else:
+            merged[place] = best[j]
+            j += 1
+    best[:] = merged
+
+
+@jitted
+def exact_scores_of(
+    lists: PostingLists,
+    term_ids: IdArray,
+    weights: FloatArray,
+    doc_ids: IdArray,
+    scores: NDArray[np.float64],
+) -> None:
+    """Do as exact_score for several documents; doc_ids: int32, scores: float64, as many."""
+    for i in range(doc_ids.size):
+        scores[i] = exact_score(lists, term_ids, weights, doc_ids[i])
+
+
+@jitted
 def search_queries(
     lists: PostingLists,
     offsets: OffsetArray,
@@ -370,6 +407,7 @@ def search_queries(
     allowed_ids: IdArray,
     first_block: int,
     end_block: int,
+    best: FloatArray,
     block_scores: FloatArray,
     keys: KeyArray,
     spare: KeyArray,
@@ -377,10 +415,12 @@ def search_queries(
     scores: FloatArray,
     found: OffsetArray,
 ) -> None:
-    """Find the k best documents of some blocks for each of several queries.
+    """Find the documents of some blocks that are among the k best, for each of several queries.
 
     offsets: int64 (Q + 1,); query i owns slots offsets[i]:offsets[i + 1] of term_ids and weights;
-    doc_ids: int32 and scores: float32, (Q, k); found: int64 (Q,), how many there are, or BAD_QUERY
+    best: float32 (Q, k), the scores found elsewhere before, highest first, 0 for none; those found
+    here are added. doc_ids: int32 and scores: float32, (Q, k); found: int64 (Q,), how many there
+    are, of which those beyond the k best of all may be left out, or BAD_QUERY
     for a query with terms or weights that are not allowed, or OUT_OF_RANGE where float32 could
     overflow or underflow. Other arrays as in find_candidates. This is the only function that is
     called for every query, because Numba compiles a function once for each that calls it.
@@ -401,6 +441,7 @@ def search_queries(
                     allowed_ids,
                     first_block,
                     end_block,
+                    np.float64(best[i, k - 1]),
                     attempt == 0,
                     block_scores,
                     keys,
@@ -411,4 +452,5 @@ def search_queries(
             count = rank_candidates(
                 lists, own_ids, own_weights, k, keys, count, spare, doc_ids[i], scores[i]
             )
+            merge_scores(scores[i], count, best[i])
         found[i] = count
