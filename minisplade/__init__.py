@@ -8,21 +8,26 @@ if TYPE_CHECKING:
     from minisplade.errors import (
         CheckpointError,
         IndexFormatError,
+        IndexLockedError,
+        IndexWriteError,
         InputError,
         MiniSpladeError,
         ModelNotFoundError,
     )
-    from minisplade.index import Hit, Hits, Index
+    from minisplade.index import Document, Hit, Hits, Index
     from minisplade.vectors import SparseVector, SparseVectors, concatenate
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "Document",
     "Hit",
     "Hits",
     "Index",
     "IndexFormatError",
+    "IndexLockedError",
+    "IndexWriteError",
     "InputError",
     "MiniSpladeError",
     "ModelNotFoundError",
@@ -33,6 +38,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "Document": "index",
     "Hit": "index",
     "Hits": "index",
     "Index": "index",

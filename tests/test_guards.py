@@ -16,7 +16,7 @@ PACKAGE = ROOT / "minisplade"
 # Modules import only from lines above their own; files inside one folder may import each other.
 LAYERS = [
     ["errors", "arrays"],
-    ["runtime", "files"],
+    ["runtime", "files", "disk"],
     ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],
     ["kernels"],
     ["similarity", "layout"],
@@ -34,10 +34,13 @@ def test_public_names() -> None:
     assert minisplade.__all__ == sorted(minisplade.__all__)
     assert minisplade.__all__ == [
         "CheckpointError",
+        "Document",
         "Hit",
         "Hits",
         "Index",
         "IndexFormatError",
+        "IndexLockedError",
+        "IndexWriteError",
         "InputError",
         "MiniSpladeError",
         "ModelNotFoundError",

@@ -115,7 +115,7 @@ class Postings:
         doc_ids = np.repeat(starts, np.diff(bounds)) + lists.local_ids[own]
         return doc_ids.astype(np.int32), self.impacts_of(own)
 
-    def impacts_of(self, own: slice) -> FloatArray:
+    def impacts_of(self, own: slice | OffsetArray) -> FloatArray:
         """Return the impacts in some slots, float32."""
         lists = self.lists
         if not self.is_compact:

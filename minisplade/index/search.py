@@ -240,9 +240,7 @@ def starts_of(parts: Sequence[Part]) -> list[int]:
     return [0, *accumulate(postings.num_docs for postings, _ in parts)]
 
 
-def exact_scores(
-    parts: Sequence[Part], query: SparseVector, ids: IdArray
-) -> NDArray[np.float64]:
+def exact_scores(parts: Sequence[Part], query: SparseVector, ids: IdArray) -> NDArray[np.float64]:
     """Return the float64 scores of some documents, numbered through all parts."""
     scores = np.zeros(ids.size, dtype=np.float64)
     starts = starts_of(parts)
