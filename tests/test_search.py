@@ -119,7 +119,8 @@ def test_approximate_results_keep_their_promise(
         assert len(found) <= len(best)
         for rank, score in enumerate(best):
             got = found[rank] if rank < len(found) else 0.0
-            assert got >= alpha * (score - lost) * (1 - 1e-6)
+            # Float32 has no room for the smallest scores.
+            assert got >= alpha * (score - lost) * (1 - 1e-6) - 1e-37
 
 
 def many_documents(seed: int = 5) -> tuple[np.ndarray, np.ndarray]:

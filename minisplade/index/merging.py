@@ -30,7 +30,7 @@ WAIT_SECONDS = 60.0
 """How long a finished merge waits for a writer to commit."""
 
 FAN_OUT = 8
-"""So many neighbours of about one size are merged; each document is rewritten log8(N) times."""
+"""So many neighbours of about one size are merged."""
 
 SMALLEST_TIER = 1024
 """Segments of up to so many documents count as of one size."""
@@ -40,15 +40,17 @@ def choose_merge(sizes: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
     """Choose the neighbouring segments, start to end, that had better be one; None for none.
 
     sizes: documents and live documents of each segment. Neighbours of about one size are merged, as
-    in a log-structured merge-tree (O'Neil and others 1996), so that documents stay in their order;
-    else a segment of which more than half is deleted is written again.
+    in a log-structured merge-tree (O'Neil and others 1996), so that documents stay in their order,
+    and none of them is more than half of the whole, so that large ones are seldom written again.
+    Else it is a segment of which more than half is deleted.
     """
     tiers = [max(0, int(np.ceil(np.log2(max(1, live) / SMALLEST_TIER) / 3))) for _, live in sizes]
     for tier in sorted(set(tiers)):
         start = 0
         for end in range(len(tiers) + 1):
             if end == len(tiers) or tiers[end] > tier:
-                if end - start >= FAN_OUT:
+                own = [live for _, live in sizes[start:end]]
+                if len(own) >= FAN_OUT and 2 * max(own) <= sum(own):
                     return start, end
                 start = end + 1
     for place, (num_docs, live) in enumerate(sizes):
