@@ -123,7 +123,7 @@ def exit_at_each_operation(count: int, folder: Path) -> dict[str, int]:
     path = folder / "index"
     for seed in range(count):
         chance, operation, ended = random.Random(seed), 0, False
-        states = states_of(seed, 4)
+        states = states_of(seed, 3)
         while not ended:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -134,7 +134,7 @@ def exit_at_each_operation(count: int, folder: Path) -> dict[str, int]:
                     Index.create(path)
                     acknowledge(0)
                     script, index = Script(seed), Index.open(path)
-                    for number in range(1, 5):
+                    for number in range(1, 4):
                         run(index, script.transaction())
                         acknowledge(number)
 

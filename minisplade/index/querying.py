@@ -12,8 +12,8 @@ from minisplade.arrays import BoolArray
 from minisplade.errors import InputError
 from minisplade.index.filters import Condition, Filter, matching
 from minisplade.index.hits import Hits
+from minisplade.index.parts import Parts
 from minisplade.index.search import (
-    Part,
     SearchOptions,
     drop_light_terms,
     search_parts,
@@ -78,34 +78,34 @@ def find_hits(
     documents: a Selection, or what select takes; None for all. Raises InputError.
     """
     options.check()
-    parts: list[Part] = snapshot.parts
+    parts = snapshot.parts
     if documents is not None:
         chosen = documents if isinstance(documents, Selection) else select(snapshot, documents)
         if chosen.snapshot is not snapshot:
             raise InputError(
                 "filter was made for another index, or before this one changed; make it again"
             )
-        parts = [(postings, own) for (postings, _), own in zip(parts, chosen.filters)]
-    for postings, _ in parts[:1]:
-        if vectors.num_terms != postings.num_terms:
-            raise InputError(
-                f"query has {vectors.num_terms} terms, index has {postings.num_terms}; "
-                "encode both with the same model"
-            )
+        parts = Parts.of([(own, f) for (own, _), f in zip(parts.members, chosen.filters)])
+    if parts.members and vectors.num_terms != parts.num_terms:
+        raise InputError(
+            f"query has {vectors.num_terms} terms, index has {parts.num_terms}; "
+            "encode both with the same model"
+        )
     if isinstance(vectors, SparseVectors):
         return _search_all(snapshot, parts, vectors.check(), options)
     lost = 0.0
     if options.epsilon:
-        vectors, lost = drop_light_terms([p for p, _ in parts], vectors, options.epsilon)
+        postings = [own for own, _ in parts.members]
+        vectors, lost = drop_light_terms(postings, vectors, options.epsilon)
     return Hits(*search_parts(parts, vectors, options), snapshot, options.alpha, lost)
 
 
 def _search_all(
-    snapshot: Snapshot, parts: list[Part], queries: SparseVectors, options: SearchOptions
+    snapshot: Snapshot, parts: Parts, queries: SparseVectors, options: SearchOptions
 ) -> list[Hits]:
     lost = [0.0] * len(queries)
     if options.epsilon:
-        postings = [own for own, _ in parts]
+        postings = [own for own, _ in parts.members]
         shorter = [drop_light_terms(postings, query, options.epsilon) for query in queries]
         queries = SparseVectors.from_rows([query for query, _ in shorter], queries.num_terms)
         lost = [bound for _, bound in shorter]

@@ -20,6 +20,7 @@ from minisplade.files import read_arrays
 from minisplade.index.documents import Documents, Row, StoredDocuments
 from minisplade.index.filters import EVERYTHING, Filter
 from minisplade.index.manifest import FileEntry, Manifest, SegmentEntry, read_manifest
+from minisplade.index.parts import Parts
 from minisplade.index.postings import Postings
 from minisplade.index.storage import FORMAT, FORMAT_VERSION, postings_from
 
@@ -113,12 +114,12 @@ class Snapshot:
         self.num_docs = sum(segment.num_live for segment in segments)
 
     @cached_property
-    def parts(self) -> list[tuple[Postings, Filter]]:
+    def parts(self) -> Parts:
         """What a search reads: the postings of each segment, and which documents are not deleted.
 
         Raises IndexFormatError where a file is damaged.
         """
-        return [(segment.contents.postings, segment.live) for segment in self.segments]
+        return Parts.of([(own.contents.postings, own.live) for own in self.segments])
 
     def locate(self, doc_id: int) -> tuple[Segment, int]:
         """Return the segment of a document, and its number there."""
