@@ -153,7 +153,7 @@ class Postings:
         if not self.num_postings:
             return self
         lengths = np.diff(lists.offsets[:: lists.num_blocks])
-        most = int(bytes_per_posting * self.num_postings // (4 * width))
+        most = int(bytes_per_posting * self.num_postings // (4 * lists.num_docs))
         frequent = np.argsort(-lengths, kind="stable")[:most]
         frequent = frequent[lengths[frequent] >= ROW_SHARE * lists.num_docs]
         rows = np.zeros((frequent.size, width), dtype=np.float32)

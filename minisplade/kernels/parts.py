@@ -8,6 +8,7 @@ import ctypes
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -37,6 +38,26 @@ def _pointer_to(typing_context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """Bring a place of an array into the cache, without waiting for it."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        own = context.make_array(kind)(context, builder, arguments[0])
+        place = cgutils.get_item_pointer(
+            context, builder, kind, own, [arguments[1]], wraparound=False
+        )
+        pointer = builder.bitcast(place, cgutils.voidptr_t)
+        number = ir.IntType(32)
+        shape = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], shape)
+        builder.call(function, [pointer, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), code
 
 
 def _pointer_without_compiler(address: int) -> ctypes.c_void_p:

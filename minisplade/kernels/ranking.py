@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from minisplade.arrays import FloatArray, IdArray, OffsetArray
+from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.jit import jitted
 from minisplade.kernels.parts import (
     END_BLOCK,
@@ -13,6 +13,7 @@ from minisplade.kernels.parts import (
     START,
     filter_at,
     lists_at,
+    prefetch,
 )
 from minisplade.kernels.retrieval import (
     base_slack,
@@ -29,6 +30,27 @@ from minisplade.kernels.selection import (
     sort_descending,
     sort_exactly,
 )
+
+
+@jitted
+def expect_lists(lists: PostingLists, term_ids: IdArray) -> None:
+    """Bring into the cache what says where the postings of a query are."""
+    for term_id in term_ids:
+        prefetch(lists.peaks, term_id)
+        prefetch(lists.row_of, term_id)
+        prefetch(lists.offsets, np.int64(term_id) * lists.num_blocks)
+
+
+@jitted
+def expect_postings(lists: PostingLists, term_ids: IdArray) -> None:
+    """Bring the first postings of a query into the cache, once their places are there."""
+    for term_id in term_ids:
+        if 0 <= term_id < lists.peaks.size and lists.row_of[term_id] < 0:
+            slot = lists.offsets[np.int64(term_id) * lists.num_blocks]
+            prefetch(lists.local_ids, slot)
+            prefetch(lists.local_ids, slot + 32)
+            prefetch(lists.impacts, slot)
+            prefetch(lists.impacts, slot + 16)
 
 
 @jitted
@@ -51,17 +73,21 @@ def find_in_parts(
     for all documents. Each part only looks for documents that reach what those before have found.
     Returns their number, or what check_query does.
     """
-    count = 0
+    num_parts = table.shape[0]
+    count, known = 0, 0.0
+    for place in range(min(2, num_parts) if num_parts > 1 else 0):
+        expect_lists(lists_at(table, smallest, place), term_ids)
     slack = base_slack(term_ids.size) + compact_slack(table)
-    for place in range(table.shape[0]):
+    for place in range(num_parts):
         lists = lists_at(table, smallest, place)
         status = check_query(lists, term_ids, weights)
         if status < 0:
             return status
+        if place + 1 < num_parts:
+            expect_postings(lists_at(table, smallest, place + 1), term_ids)
+        if place + 2 < num_parts:
+            expect_lists(lists_at(table, smallest, place + 2), term_ids)
         allowed, allowed_ids = filter_at(table, place)
-        known = 0.0
-        if count >= k:
-            known = score_of(partition_largest(keys, count, k)) * (1 - slack)
         found = -1
         for attempt in range(2):
             if found < 0:
@@ -84,9 +110,9 @@ def find_in_parts(
         for i in range(found):
             keys[count + i] = own_keys[i] - table[place, START]
         count += found
-        if place > 0 and count > k:
-            kth = score_of(partition_largest(keys, count, k))
-            count = keep_promising(keys, count, k, kth * (1 - slack))
+        if place + 1 < num_parts and count >= k:
+            known = score_of(partition_largest(keys, count, k)) * (1 - slack)
+            count = keep_promising(keys, count, k, known)
     return count
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.jit import jitted
+from minisplade.kernels.parts import prefetch
 from minisplade.kernels.scoring import LOOKUP_COST, STAGE, add_cell, impact_of
 from minisplade.kernels.selection import (
     ID_MASK,
@@ -142,6 +143,16 @@ def score_block(
     """
     stage = np.empty(STAGE, np.int32)
     first_doc = block * lists.block_size
+    for j in order:
+        cell = np.int64(term_ids[j]) * lists.num_blocks + block
+        if lists.row_of[term_ids[j]] < 0:
+            slot = lists.offsets[cell]
+            prefetch(lists.local_ids, slot)
+            prefetch(lists.local_ids, slot + 32)
+            prefetch(lists.impacts, slot)
+            prefetch(lists.impacts, slot + 16)
+            prefetch(lists.impacts, slot + 32)
+            prefetch(lists.impacts, slot + 48)
     scores[:] = 0
     for j in order:
         cell = np.int64(term_ids[j]) * lists.num_blocks + block
@@ -203,7 +214,7 @@ def find_candidates(
     end_block: int,
     known: float,
     hopeful: bool,
-    scores: FloatArray,
+    all_scores: FloatArray,
     keys: KeyArray,
     spare: KeyArray,
 ) -> int:
@@ -211,7 +222,7 @@ def find_candidates(
 
     allowed: bool (N,) and allowed_ids: int32, the same documents in order, or both empty for all;
     known: what k documents elsewhere score in truth, or 0; hopeful: guess a floor from the
-    first block, which may fail. scores: float32 scratch for a block; keys: int64, room for a block
+    first block, which may fail. all_scores: float32 scratch for a block; keys: int64, room for a block
     more than there are documents; spare: as keys. Returns the number of keys, or -1 where the
     guess failed.
     """
@@ -237,6 +248,8 @@ def find_candidates(
             continue
         own_ids = allowed_ids[start:place]
         few = filtered and own_ids.size * LOOKUP_COST < own
+        # The last block may be shorter, and need not be looked at beyond.
+        scores = all_scores[: (own + 127) // 128 * 128]
         score_block(lists, term_ids, weights, order[waiting:], block, own_ids, few, scores)
         if filtered and not few:
             for i in range(own):
@@ -246,7 +259,8 @@ def find_candidates(
             if not few:
                 share = k * own / ((end_block - first_block) * lists.block_size)
                 rank = guessed_rank(k, share) if hopeful and not filtered else k
-                floor = max(floor, score_of_rank(scores, rank, spare) * (1 - slack))
+                all_scores[scores.size :] = 0
+                floor = max(floor, score_of_rank(all_scores, rank, spare) * (1 - slack))
                 guess = floor if rank < k else 0.0
             bar = floor
         limit = np.float32(max((bar - bounds[waiting]) * (1 - slack), SMALLEST / 2))
@@ -265,6 +279,8 @@ def find_candidates(
         if count >= k:
             floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
             count = keep_promising(keys, count, k, floor - bounds[i + 1])
+        elif known > 0:  # then fewer than k may do
+            count = keep_promising(keys, count, 0, floor - bounds[i + 1])
         look_up(lists, term_ids[order[i]], weights[order[i]], complete_block, keys, count)
     if count < k:
         return -1 if guess > 0 else count
