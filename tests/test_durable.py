@@ -539,3 +539,13 @@ def test_a_later_version_is_refused(index: Index) -> None:
     path.write_bytes(path.read_bytes().replace(b"manifest 1\n", b"manifest 2\n", 1))
     with pytest.raises(IndexFormatError, match="version 2, this minisplade reads up to 1; upgrade"):
         Index.open(index.path or "")
+
+
+def test_an_index_without_documents_can_be_searched(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "i")
+    query = SparseVectors.from_dense(np.ones((2, 3), np.float32))
+    for threads in (1, 2):
+        assert len(index.search(query[0], num_threads=threads)) == 0
+        assert [len(hits) for hits in index.search(query, num_threads=threads)] == [0, 0]
+    assert len(index.search(query[0], filter={"year": 1})) == 0
+    assert index.keys == () and index.stats().num_docs == 0 and index.verify(full=True) == 0

@@ -43,7 +43,7 @@ class Parts:
         sizes = [postings.num_docs for postings, _ in members]
         largest_first = sorted(range(len(members)), key=lambda place: -sizes[place])
         table = np.zeros((0, 0), dtype=np.int64)
-        if find_spec("numba"):
+        if find_spec("numba") and members:
             starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).tolist()
             rows = [_row_of(*members[place], starts[place]) for place in largest_first]
             table = np.array(rows, dtype=np.int64).reshape(len(rows), -1)

@@ -89,7 +89,8 @@ def search_parts(parts: Parts, query: SparseVector, options: SearchOptions) -> F
     if _kernels() is None:
         return _reference(parts, query, options)
     rows = np.array([0, query.term_ids.size]), query.term_ids, query.weights
-    tables = parts.shared_out(options.num_threads) if options.num_threads > 1 else [parts.table]
+    shared = options.num_threads > 1 and parts.members
+    tables = parts.shared_out(options.num_threads) if shared else [parts.table]
     if len(tables) == 1:
         return next(_answers(parts, rows, options))
 

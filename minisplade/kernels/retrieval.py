@@ -221,8 +221,8 @@ def find_candidates(
     """Collect the keys of all documents in some blocks that may be among the k best.
 
     allowed: bool (N,) and allowed_ids: int32, the same documents in order, or both empty for all;
-    known: what k documents elsewhere score in truth, or 0; hopeful: guess a floor from the
-    first block, which may fail. all_scores: float32 scratch for a block; keys: int64, room for a block
+    known: what k documents elsewhere score in truth, or 0; hopeful: guess a floor from the first
+    block, which may fail. all_scores: float32 scratch for a block; keys: int64, room for a block
     more than there are documents; spare: as keys. Returns the number of keys, or -1 where the
     guess failed.
     """
@@ -298,6 +298,18 @@ def look_up(
     count: int,
 ) -> None:
     """Add one term to the scores in keys, but not to those of blocks up to complete_block."""
+    row = lists.row_of[term_id]
+    for i in range(count):
+        doc_id = ID_MASK - (keys[i] & ID_MASK)
+        block = doc_id // lists.block_size
+        if row >= 0:
+            prefetch(lists.rows[row], doc_id)
+        elif block > complete_block:
+            cell = np.int64(term_id) * lists.num_blocks + block
+            start, end = lists.offsets[cell], lists.offsets[cell + 1]
+            guess = start + (doc_id - block * lists.block_size) * (end - start) // lists.block_size
+            prefetch(lists.local_ids, guess)
+            prefetch(lists.impacts, guess)
     for i in range(count):
         doc_id = ID_MASK - (keys[i] & ID_MASK)
         if doc_id // lists.block_size > complete_block:
