@@ -25,6 +25,7 @@ LAYERS = [
     ["demo"],
     ["display"],
     ["commands"],
+    ["index_commands"],
     ["cli"],
     ["__init__", "__main__"],
 ]
