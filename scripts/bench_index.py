@@ -1,10 +1,11 @@
 """Measure a durable index on disk: opening, adding, committing, searching segments, size.
 
     python scripts/bench_index.py vectors.npz --queries splade_v3.tsv.gz
-    python scripts/bench_index.py vectors.npz --peer splade-index=ITS/bin/python
+    python scripts/bench_index.py vectors.npz --engine qdrant-edge=ITS/bin/python
 
 vectors.npz is what bench_search.py keeps of encoded passages (or give the passages). Prints a JSON
-line for each figure. A peer only writes the same vectors in its own format, to be weighed.
+line for each figure. Other engines, those of bench_search.py, only write the same vectors, to be
+weighed.
 """
 
 import argparse
@@ -25,16 +26,13 @@ from bench_search import read_documents, read_queries
 
 from minisplade import Index, SparseVectors
 
-PEERS = {
-    "splade-index": """
-import sys, numpy as np, scipy.sparse as sp
-from splade_index import SPLADE
-rows = np.load(sys.argv[1])
-matrix = sp.csr_matrix((rows["weights"], rows["term_ids"], rows["offsets"]),
-                       shape=(rows["offsets"].size - 1, int(rows["num_terms"]))).tocsc()
-np.savez(sys.argv[2], data=matrix.data, indices=matrix.indices, indptr=matrix.indptr)
-""",
-}
+PEER = """
+import sys, tempfile
+sys.path.insert(0, sys.argv[1])
+from bench_search import ENGINES, _load
+with tempfile.TemporaryDirectory() as folder:
+    print(ENGINES[sys.argv[2]]().build(_load(sys.argv[3]), folder)["disk_bytes"])
+"""
 
 
 def main() -> None:
@@ -44,7 +42,14 @@ def main() -> None:
     parser.add_argument("--queries", help="lines of repeated tokens, as bench_search.py takes")
     parser.add_argument("--folder", type=Path, help="where to write (a temporary folder)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--engine", action="append", default=[], metavar="NAME=PYTHON")
     options = parser.parse_args()
+    for name, _, python in (engine.partition("=") for engine in options.engine):
+        command = [python, "-c", PEER, str(Path(__file__).parent), name, options.documents]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        report(f"size, {name}", bytes=int(done.stdout))
+    if options.engine:
+        return
     rows = read_documents(options.documents, Path.home() / ".cache" / "minisplade")
     vectors = SparseVectors(**{**rows, "num_terms": int(rows["num_terms"])})
     with TemporaryDirectory(dir=options.folder) as folder:

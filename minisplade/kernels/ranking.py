@@ -9,6 +9,8 @@ from minisplade.kernels.parts import (
     END_BLOCK,
     FIRST_BLOCK,
     IS_COMPACT,
+    IS_FILTERED,
+    NUM_DOCS,
     SHIFT,
     START,
     filter_at,
@@ -19,6 +21,7 @@ from minisplade.kernels.retrieval import (
     base_slack,
     check_query,
     find_candidates,
+    guessed_rank,
     keep_promising,
 )
 from minisplade.kernels.scoring import LOOKUP_COST, exact_score, exact_scores
@@ -30,6 +33,9 @@ from minisplade.kernels.selection import (
     sort_descending,
     sort_exactly,
 )
+
+FAILED_GUESS = -3
+"""What find_in_parts returns where it has to be called again."""
 
 
 @jitted
@@ -61,6 +67,7 @@ def find_in_parts(
     weights: FloatArray,
     k: int,
     alpha: float,
+    hopeful: bool,
     block_scores: FloatArray,
     own_keys: KeyArray,
     spare: KeyArray,
@@ -68,13 +75,15 @@ def find_in_parts(
 ) -> int:
     """Collect the keys of all documents that may be among the k best of all parts.
 
-    table, smallest: as in lists_at; block_scores: float32 scratch for a block of any part;
-    own_keys, spare: int64, room for a block more than any part has documents; keys: int64, room
-    for all documents. Each part only looks for documents that reach what those before have found.
-    Returns their number, or what check_query does.
+    table, smallest: as in lists_at; hopeful: guess from the first part what score the k best reach,
+    which may fail; block_scores: float32 scratch for a block of any part; own_keys, spare: int64,
+    room for a block more than any part has documents; keys: int64, room for all documents. Each
+    part only looks for documents that reach what those before have found. Returns their number,
+    FAILED_GUESS, or what check_query does.
     """
-    num_parts = table.shape[0]
-    count, known = 0, 0.0
+    num_parts, num_docs = table.shape[0], table[:, NUM_DOCS].sum()
+    count, known, guess = 0, 0.0, 0.0
+    hopeful = hopeful and num_parts > 1 and table[:, IS_FILTERED].sum() == 0
     for place in range(min(2, num_parts) if num_parts > 1 else 0):
         expect_lists(lists_at(table, smallest, place), term_ids)
     slack = base_slack(term_ids.size) + compact_slack(table)
@@ -88,6 +97,7 @@ def find_in_parts(
         if place + 2 < num_parts:
             expect_lists(lists_at(table, smallest, place + 2), term_ids)
         allowed, allowed_ids = filter_at(table, place)
+        own_k = guessed_rank(k, k * lists.num_docs / num_docs) if hopeful and place == 0 else k
         found = -1
         for attempt in range(2):
             if found < 0:
@@ -95,7 +105,7 @@ def find_in_parts(
                     lists,
                     term_ids,
                     weights,
-                    k,
+                    own_k,
                     alpha,
                     allowed,
                     allowed_ids,
@@ -110,10 +120,16 @@ def find_in_parts(
         for i in range(found):
             keys[count + i] = own_keys[i] - table[place, START]
         count += found
-        if place + 1 < num_parts and count >= k:
-            known = score_of(partition_largest(keys, count, k)) * (1 - slack)
+        if count >= k:
+            kth = score_of(partition_largest(keys, count, k))
+            if place + 1 == num_parts:
+                return FAILED_GUESS if kth < guess else count
+            known = max(known, kth * (1 - slack))
             count = keep_promising(keys, count, k, known)
-    return count
+        elif own_k < k and count >= own_k:
+            guess = score_of(partition_largest(keys, count, own_k)) * (1 - slack)
+            known = guess * (1 - slack)
+    return FAILED_GUESS if guess > 0 else count
 
 
 @jitted
@@ -260,18 +276,22 @@ def search_queries(
     for i in range(offsets.size - 1):
         own_ids = term_ids[offsets[i] : offsets[i + 1]]
         own_weights = weights[offsets[i] : offsets[i + 1]]
-        count = find_in_parts(
-            table,
-            smallest,
-            own_ids,
-            own_weights,
-            k,
-            alpha,
-            block_scores,
-            own_keys,
-            spare,
-            keys,
-        )
+        count = FAILED_GUESS
+        for attempt in range(2):
+            if count == FAILED_GUESS:
+                count = find_in_parts(
+                    table,
+                    smallest,
+                    own_ids,
+                    own_weights,
+                    k,
+                    alpha,
+                    attempt == 0,
+                    block_scores,
+                    own_keys,
+                    spare,
+                    keys,
+                )
         if count > 0:
             count = rank_candidates(
                 table,
