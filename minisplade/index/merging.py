@@ -19,6 +19,7 @@ from minisplade.index.publishing import (
     drafts_of,
     new_draft,
     publish_drafts,
+    remove_files,
     write_error,
     write_segment,
 )
@@ -76,7 +77,11 @@ def merge(folder: str, before: Snapshot, everything: bool = False) -> bool:
         sources = drafts_of(base)[slice(*chosen)]
         entry = merge_segments(folder, base.segments[slice(*chosen)], base.manifest.compact)
         lock = Lock(os.path.join(folder, LOCK_NAME))
-        lock.acquire(WAIT_SECONDS)
+        try:
+            lock.acquire(WAIT_SECONDS)
+        except BaseException:
+            remove_files(folder, [entry.postings.name, entry.documents.name])
+            raise
         try:
             newest = open_snapshot(folder, base)
             assert newest.manifest is not None

@@ -238,19 +238,26 @@ def verify(folder: str, full: bool = False) -> int:
     compares every checksum, walks all postings and lets SQLite look through its files. Raises
     IndexFormatError that names every damaged file.
     """
-    manifest = read_manifest(folder)
+    while True:
+        manifest = read_manifest(folder)
+        try:
+            return _verified(folder, manifest, full)
+        except IndexFormatError:
+            if read_manifest(folder) == manifest:
+                raise  # else a writer has gone on meanwhile, and removed files
+
+
+def _verified(folder: str, manifest: Manifest, full: bool) -> int:
     problems = [problem for file in manifest.files if (problem := _problem(folder, file, full))]
-    if not problems:
-        snapshot = _opened(folder, manifest, None)
-        if not full:
-            return 0 if manifest.deleted is None else manifest.deleted.size_bytes
-        for segment in snapshot.segments:
-            segment.contents.postings.check()
-            segment.contents.documents.check(segment.num_docs)
-        return sum(file.size_bytes for file in manifest.files)
-    if read_manifest(folder) != manifest:  # a writer has gone on meanwhile, and removed files
-        return verify(folder, full)
-    raise IndexFormatError("\n".join(problems))
+    if problems:
+        raise IndexFormatError("\n".join(problems))
+    snapshot = _opened(folder, manifest, None)
+    if not full:
+        return 0 if manifest.deleted is None else manifest.deleted.size_bytes
+    for segment in snapshot.segments:
+        segment.contents.postings.check()
+        segment.contents.documents.check(segment.num_docs)
+    return sum(file.size_bytes for file in manifest.files)
 
 
 def _problem(folder: str, file: FileEntry, full: bool) -> str | None:
