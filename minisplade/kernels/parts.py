@@ -4,18 +4,13 @@ A kernel cannot take a list of arrays whose number it does not know beforehand, 
 each segment costs more than searching a small one. So each segment is a row of whole numbers.
 """
 
-import ctypes
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import carray, config, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import carray
 from numpy.typing import NDArray
 
 from minisplade.arrays import BoolArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.jit import jitted
+from minisplade.kernels.memory import pointer_to
 
 ARRAYS = ("offsets", "local_ids", "impacts", "codes", "rests", "peaks", "rows", "row_of")
 """The first columns: addresses of arrays of PostingLists, in this order."""
@@ -28,43 +23,6 @@ START, FIRST_BLOCK, END_BLOCK = 21, 22, 23
 NUM_COLUMNS = 24
 """Addresses of the filter; sizes; the filter's size; the number of the segment's first document,
 and the blocks that are to be searched."""
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer_to(typing_context: Any, address: Any) -> Any:
-    """Take a whole number for a pointer."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), code
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Bring a place of an array into the cache, without waiting for it."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = signature.args[0]
-        own = context.make_array(kind)(context, builder, arguments[0])
-        place = cgutils.get_item_pointer(
-            context, builder, kind, own, [arguments[1]], wraparound=False
-        )
-        pointer = builder.bitcast(place, cgutils.voidptr_t)
-        number = ir.IntType(32)
-        shape = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], shape)
-        builder.call(function, [pointer, number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, index), code
-
-
-def _pointer_without_compiler(address: int) -> ctypes.c_void_p:
-    return ctypes.c_void_p(int(address))
-
-
-pointer_to = _pointer_without_compiler if config.DISABLE_JIT else _pointer_to
 
 
 @jitted

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.jit import jitted
+from minisplade.kernels.memory import prefetch
 from minisplade.kernels.parts import (
     END_BLOCK,
     FIRST_BLOCK,
@@ -15,7 +16,6 @@ from minisplade.kernels.parts import (
     START,
     filter_at,
     lists_at,
-    prefetch,
 )
 from minisplade.kernels.retrieval import (
     base_slack,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.jit import jitted
-from minisplade.kernels.parts import prefetch
+from minisplade.kernels.memory import prefetch
 from minisplade.kernels.scoring import LOOKUP_COST, STAGE, add_cell, impact_of
 from minisplade.kernels.selection import (
     ID_MASK,
