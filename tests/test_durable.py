@@ -63,14 +63,16 @@ class AgainstADict(RuleBasedStateMachine):
         self.committed: State = {}
         self.state: State = {}
 
-    @rule(documents=st.lists(st.tuples(KEYS, ROWS), min_size=1, max_size=6))
-    def add(self, documents: list[Any]) -> None:
+    @rule(documents=st.lists(st.tuples(KEYS, ROWS), min_size=1, max_size=6), commit=st.booleans())
+    def add(self, documents: list[Any], commit: bool) -> None:
         keys, rows = [key for key, _ in documents], [row for _, row in documents]
         texts, metadata = [row[0] for row in rows], [row[1] for row in rows]
         self.index.add(keys, texts, metadata, vectors=vectors_of(rows))
         for key, row in documents:
             self.state.pop(key, None)
             self.state[key] = row
+        if commit:
+            self.commit(merge=False)
 
     @rule(keys=st.lists(KEYS, min_size=1, max_size=4, unique=True), text=st.text(max_size=5))
     def update(self, keys: list[str], text: str) -> None:
@@ -84,10 +86,12 @@ class AgainstADict(RuleBasedStateMachine):
         for key, row in zip(keys, rows, strict=True):
             self.state[key] = (text, {"year": 2000}, row[2])
 
-    @rule(keys=st.lists(KEYS, max_size=4))
-    def delete(self, keys: list[str]) -> None:
+    @rule(keys=st.lists(KEYS, min_size=1, max_size=6), commit=st.booleans())
+    def delete(self, keys: list[str], commit: bool) -> None:
         assert self.index.delete(keys) == len(set(keys) & set(self.state))
         self.state = {key: row for key, row in self.state.items() if key not in keys}
+        if commit:
+            self.commit(merge=False)
 
     @rule(year=st.integers(1990, 2000), other=st.integers(1990, 2000))
     def delete_matching(self, year: int, other: int) -> None:
