@@ -15,12 +15,22 @@ import numpy as np
 from minisplade import similarity as similarities
 from minisplade.arrays import FloatArray, IdArray
 from minisplade.errors import InputError
+from minisplade.explain import Explanation, MatchExplanation, find_sources, match
 from minisplade.hub import DEFAULT_MODEL, find_model
 from minisplade.layout import Settings, read_settings, write_folder
 from minisplade.models import load_model
-from minisplade.pooling import pool_tiles
+from minisplade.pooling import chosen_logits, pool_tiles
 from minisplade.runtime import choose_kernel_path, choose_num_threads
-from minisplade.tokenization import load_tokenizer, pad, term_strings, tokenize
+from minisplade.tokenization import (
+    Token,
+    load_tokenizer,
+    pad,
+    read_tokens,
+    term_ids_of,
+    term_strings,
+    tokenize,
+)
+from minisplade.trace import Trace, run_traced
 from minisplade.vectors import AnyVectors, SparseVector, SparseVectors, as_rows, concatenate
 
 if TYPE_CHECKING:
@@ -34,16 +44,24 @@ logger = logging.getLogger("minisplade")
 BLOCK_TEXTS = 1024
 """Texts that are tokenized, sorted by length and encoded together."""
 
+TRACED_TERMS = 12
+"""Terms that a trace follows, unless they are named."""
 
-class EncodeOptions(TypedDict, total=False):
-    """What SparseEncoder.encode, encode_query and encode_document take beside their inputs."""
 
-    batch_size: int
-    show_progress_bar: bool | None
+class ReadOptions(TypedDict, total=False):
+    """What decides how one text is read: see SparseEncoder.encode."""
+
     prompt: str | None
     prompt_name: str | None
     max_active_dims: int | None
     max_seq_length: int | None
+
+
+class EncodeOptions(ReadOptions, total=False):
+    """What SparseEncoder.encode, encode_query and encode_document take beside their inputs."""
+
+    batch_size: int
+    show_progress_bar: bool | None
 
 
 class SparseEncoder:
@@ -272,6 +290,70 @@ class SparseEncoder:
             batch.attention_mask,
             self.strategy,
             self.activation,
+        )
+
+    def explain(self, text: str, **options: Unpack[ReadOptions]) -> Explanation:
+        """Tell for each term of a text's vector which token and characters it comes from.
+
+        The vector is the one that encode returns for the same options, and the logit of each term
+        that of the same kernel path, to the bit. Raises InputError.
+        """
+        vector = self.encode([text], **options)[0]
+        tokens = self._tokens(text, **options)
+        input_ids = np.array([token.term_id for token in tokens], dtype=np.int32)
+        logits = self._chosen_logits(input_ids, vector.term_ids)
+        return find_sources(text, tokens, vector, logits, self.terms)
+
+    def explain_match(self, query: str, document: str) -> MatchExplanation:
+        """Tell which terms make the score of a document for a query, and where each comes from.
+
+        Both are encoded as encode_query and encode_document do. The score is the dot product, as
+        an index scores. Raises InputError.
+        """
+        return match(
+            self.explain(query, prompt=self.query_prompt),
+            self.explain(document, prompt=self.document_prompt),
+        )
+
+    def trace(
+        self, text: str, *, terms: Sequence[str] | None = None, **options: Unpack[ReadOptions]
+    ) -> Trace:
+        """Run one text through the functions of the reference path, and keep what each gives.
+
+        terms: those whose logits are followed; None is the twelve heaviest. Raises InputError, also
+        for a term that the vocabulary does not have.
+        """
+        vector = self.encode([text], **options)[0]
+        heaviest = [term for term, _ in self.decode(vector, TRACED_TERMS)]
+        return run_traced(
+            self.model,
+            text,
+            self._tokens(text, **options),
+            vector,
+            term_ids_of(self.terms, heaviest if terms is None else terms),
+            self.terms,
+            self.strategy,
+            self.activation,
+        )
+
+    def _tokens(self, text: str, **options: Unpack[ReadOptions]) -> tuple[Token, ...]:
+        """Read one text as encode does, with the characters of each token."""
+        prompt, name = options.get("prompt"), options.get("prompt_name")
+        prefix = self._prompt(name or self.default_prompt_name) if prompt is None else prompt
+        length = options.get("max_seq_length") or self.max_seq_length
+        return read_tokens(self.tokenizer, text, length, prefix)
+
+    def _chosen_logits(self, input_ids: IdArray, term_ids: IdArray) -> FloatArray:
+        """Return the logits of some terms at every token, as pooling sees them: float32 (T, P)."""
+        if self.kernel_path != "reference":
+            from minisplade.models import packed
+
+            return packed.chosen_logits(self._packed, input_ids, term_ids)
+        return chosen_logits(
+            self.model.transformed(input_ids[None], np.ones((1, input_ids.size), dtype=bool)),
+            self.model.params["head.decoder.weight"],
+            self.model.params["head.decoder.bias"],
+            term_ids,
         )
 
     def similarity(self, a: AnyVectors, b: AnyVectors) -> FloatArray:

@@ -86,18 +86,20 @@ def softmax(x: FloatArray) -> FloatArray:
 
 def attention(
     query: FloatArray, key: FloatArray, value: FloatArray, attention_mask: BoolArray
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     """Mix values by query-key similarity, ignoring padding.
 
     query, key, value: float32 (B, H, T, K); attention_mask: bool (B, T), True at tokens;
-    returns float32 (B, H, T, K).
+    returns float32 (B, H, T, K), and the shares that each token took of every other, float32
+    (B, H, T, T).
     Source: Vaswani et al. 2017, "Attention Is All You Need", equation 1.
     """
     # math.sqrt, because a NumPy float64 scalar would promote everything after it.
     scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])  # (B, H, T, T)
     # Lowest float rather than -inf: a row without any token must not become NaN.
     scores = np.where(attention_mask[:, None, None, :], scores, LOWEST)
-    return softmax(scores) @ value  # (B, H, T, K)
+    shares = softmax(scores)
+    return shares @ value, shares
 
 
 def _polynomial(x: FloatArray, coefficients: tuple[float, ...]) -> FloatArray:

@@ -95,7 +95,9 @@ def tanh_gelu(x: FloatArray) -> FloatArray:
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def leaky_attention(q: FloatArray, k: FloatArray, v: FloatArray, mask: BoolArray) -> FloatArray:
+def leaky_attention(
+    q: FloatArray, k: FloatArray, v: FloatArray, mask: BoolArray
+) -> tuple[FloatArray, FloatArray]:
     return functional.attention(q, k, v, np.ones_like(mask))
 
 

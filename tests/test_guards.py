@@ -15,13 +15,19 @@ PACKAGE = ROOT / "minisplade"
 
 # Modules import only from lines above their own; files inside one folder may import each other.
 LAYERS = [
-    ["errors", "arrays"],
-    ["runtime", "files", "disk"],
+    ["errors", "arrays", "terminal"],
+    ["figures"],
+    ["runtime", "files", "disk", "analysis"],
+    ["pages"],
     ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],
     ["kernels"],
     ["similarity", "layout"],
     ["models", "index"],
-    ["encoder", "warmup"],
+    ["explain"],
+    ["trace"],
+    ["encoder", "warmup", "bm25", "words", "fusion"],
+    ["hybrid", "passages"],
+    ["evaluation"],
     ["demo"],
     ["display"],
     ["commands"],
@@ -34,21 +40,32 @@ LAYERS = [
 def test_public_names() -> None:
     assert minisplade.__all__ == sorted(minisplade.__all__)
     assert minisplade.__all__ == [
+        "BM25",
         "CheckpointError",
         "Document",
+        "Explanation",
         "Hit",
         "Hits",
+        "HybridEncoder",
+        "HybridSearch",
         "Index",
         "IndexFormatError",
         "IndexLockedError",
         "IndexWriteError",
         "InputError",
+        "MatchExplanation",
         "MiniSpladeError",
         "ModelNotFoundError",
+        "PassageIndex",
         "SparseEncoder",
         "SparseVector",
         "SparseVectors",
+        "Trace",
+        "WholeWords",
+        "WindowedEncoder",
         "concatenate",
+        "fuse",
+        "rerank",
     ]
     for name in minisplade.__all__:
         assert getattr(minisplade, name).__doc__

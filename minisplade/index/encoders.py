@@ -17,7 +17,6 @@ class Encoder(Protocol):
     """What an index asks of the model that turns its texts and queries into vectors."""
 
     name: str
-    folder: Path
 
     @property
     def terms(self) -> Sequence[str]:
@@ -37,7 +36,8 @@ class Encoder(Protocol):
 def entry_of(encoder: Encoder) -> EncoderEntry:
     """Return what an index remembers of its encoder."""
     # The Hugging Face cache has each revision in a folder of its own, snapshots/<commit>.
-    revision = encoder.folder.name if encoder.folder.parent.name == "snapshots" else None
+    folder: Path | None = getattr(encoder, "folder", None)
+    revision = folder.name if folder and folder.parent.name == "snapshots" else None
     vocabulary = sha256(json.dumps(list(encoder.terms)).encode()).hexdigest()
     return EncoderEntry(encoder.name, revision, vocabulary)
 

@@ -1,6 +1,8 @@
 """BERT and DistilBERT: one post-norm encoder, from token ids to hidden states."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from minisplade.arrays import BoolArray, FloatArray, IdArray, Params
 from minisplade.functional import attention, gelu, layer_norm, linear
@@ -21,6 +23,14 @@ class BertConfig:
     pad_token_id: int = 0
 
 
+class Step(NamedTuple):
+    """What one step of the encoder makes of all tokens."""
+
+    function: Callable[..., Any]  # what does it
+    hidden_states: FloatArray  # float32 (B, T, D)
+    attention: FloatArray | None  # float32 (B, H, T, T), if the step has any
+
+
 def hidden_states(
     params: Params, config: BertConfig, input_ids: IdArray, attention_mask: BoolArray
 ) -> FloatArray:
@@ -31,8 +41,19 @@ def hidden_states(
     """
     x = embed(params, config, input_ids)
     for layer in range(config.num_layers):
-        x = encoder_layer(params, config, layer, x, attention_mask)
+        x, _ = encoder_layer(params, config, layer, x, attention_mask)
     return x
+
+
+def steps(
+    params: Params, config: BertConfig, input_ids: IdArray, attention_mask: BoolArray
+) -> Iterator[Step]:
+    """Run the encoder as hidden_states does, and show what each step gives."""
+    x = embed(params, config, input_ids)
+    yield Step(embed, x, None)
+    for layer in range(config.num_layers):
+        x, shares = encoder_layer(params, config, layer, x, attention_mask)
+        yield Step(encoder_layer, x, shares)
 
 
 def embed(params: Params, config: BertConfig, input_ids: IdArray) -> FloatArray:
@@ -50,32 +71,35 @@ def embed(params: Params, config: BertConfig, input_ids: IdArray) -> FloatArray:
 
 def encoder_layer(
     params: Params, config: BertConfig, layer: int, x: FloatArray, attention_mask: BoolArray
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     """Let tokens look at each other, then think on their own; add and normalise after each.
 
-    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D).
+    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D), and the shares of
+    attention, float32 (B, H, T, T).
     """
     block = f"layers.{layer}"
-    mixed = self_attention(params, config, f"{block}.attention", x, attention_mask)
+    mixed, shares = self_attention(params, config, f"{block}.attention", x, attention_mask)
     x = _norm(params, f"{block}.attention_norm", x + mixed, config)
     inner = gelu(_linear(params, f"{block}.feed_forward.up", x))  # (B, T, F)
     outer = _linear(params, f"{block}.feed_forward.down", inner)
-    return _norm(params, f"{block}.feed_forward_norm", x + outer, config)
+    return _norm(params, f"{block}.feed_forward_norm", x + outer, config), shares
 
 
 def self_attention(
     params: Params, config: BertConfig, block: str, x: FloatArray, attention_mask: BoolArray
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     """Mix each token with the others of its text, in every head on its own.
 
-    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D).
+    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D), and the shares of
+    attention, float32 (B, H, T, T).
     """
     query, key, value = (
         _split_heads(_linear(params, f"{block}.{role}", x), config.num_heads)
         for role in ("query", "key", "value")
     )
-    mixed = attention(query, key, value, attention_mask)  # (B, H, T, K)
-    return _linear(params, f"{block}.output", mixed.swapaxes(1, 2).reshape(x.shape))
+    mixed, shares = attention(query, key, value, attention_mask)  # (B, H, T, K)
+    mixed = mixed.swapaxes(1, 2).reshape(x.shape)
+    return _linear(params, f"{block}.output", mixed), shares
 
 
 def _split_heads(x: FloatArray, num_heads: int) -> FloatArray:
