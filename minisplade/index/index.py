@@ -27,6 +27,9 @@ from minisplade.vectors import SparseVectors, concatenate
 
 logger = logging.getLogger("minisplade")
 
+MERGE_WAIT_SECONDS = 5.0
+"""How long a merge that is asked for waits for another one."""
+
 
 class Index(Reader):
     """Documents that are searched by sparse vectors.
@@ -322,13 +325,15 @@ class Index(Reader):
 
     def _merge_if_free(self) -> None:
         try:
-            self.merge()
+            self._merge(everything=False, background=False, wait_seconds=0.0)
         except IndexLockedError:
             pass  # another merge is at work
         except MiniSpladeError as error:
             logger.warning("committed, but segments could not be merged: %s", error)
 
-    def _merge(self, everything: bool, background: bool) -> Thread | None:
+    def _merge(
+        self, everything: bool, background: bool, wait_seconds: float = MERGE_WAIT_SECONDS
+    ) -> Thread | None:
         folder = self._folder()
         if self._writer is not None:
             raise InputError("there are changes that were not committed; commit or roll back first")
@@ -336,7 +341,7 @@ class Index(Reader):
             thread = Thread(target=_merge_quietly, args=(folder, self.snapshot, everything))
             thread.start()
             return thread
-        while merge(folder, self.snapshot, everything):
+        while merge(folder, self.snapshot, everything, wait_seconds):
             self.refresh()
         return None
 
@@ -344,7 +349,7 @@ class Index(Reader):
 def _merge_quietly(folder: str, snapshot: Snapshot, everything: bool) -> None:
     """Merge, and log what goes wrong, as a thread has nobody to tell."""
     try:
-        while merge(folder, snapshot, everything):
+        while merge(folder, snapshot, everything, MERGE_WAIT_SECONDS):
             pass
     except MiniSpladeError as error:
         logger.warning("segments of %s could not be merged: %s", folder, error)

@@ -60,14 +60,16 @@ def choose_merge(sizes: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
     return None
 
 
-def merge(folder: str, before: Snapshot, everything: bool = False) -> bool:
+def merge(
+    folder: str, before: Snapshot, everything: bool = False, wait_seconds: float = 0.0
+) -> bool:
     """Make neighbouring segments one, or all of them; returns whether there was need.
 
-    Writers may go on meanwhile: what they delete is found out at the end. Raises IndexLockedError
+    wait_seconds: how long to wait for another merge, or a writer that cleans up. Writers may go on meanwhile: what they delete is found out at the end. Raises IndexLockedError
     where another merge is at work or a writer does not end, and IndexWriteError.
     """
     merging = Lock(os.path.join(folder, MERGE_LOCK_NAME))
-    merging.acquire()
+    merging.acquire(wait_seconds)
     try:
         base = open_snapshot(folder, before)
         chosen = _chosen(base, everything)
