@@ -65,8 +65,9 @@ def merge(
 ) -> bool:
     """Make neighbouring segments one, or all of them; returns whether there was need.
 
-    wait_seconds: how long to wait for another merge, or a writer that cleans up. Writers may go on meanwhile: what they delete is found out at the end. Raises IndexLockedError
-    where another merge is at work or a writer does not end, and IndexWriteError.
+    wait_seconds: how long to wait for another merge, or a writer that cleans up. Writers may go on
+    meanwhile: what they delete is found out at the end. Raises IndexLockedError where another merge
+    is at work or a writer does not end, and IndexWriteError.
     """
     merging = Lock(os.path.join(folder, MERGE_LOCK_NAME))
     merging.acquire(wait_seconds)
