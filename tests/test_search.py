@@ -70,6 +70,17 @@ def expected(
     return naive.search(documents, query.astype(np.float64), options.k)
 
 
+def test_threads_that_refuse_a_query_answer_it_once() -> None:
+    """Scores that float32 cannot hold are left to the reference, by the whole and not by parts."""
+    documents = np.zeros((16, TERMS), dtype=np.float32)
+    documents[[3, 14], 0] = 2.0**-100
+    query = SparseVectors.from_dense(np.eye(1, TERMS, dtype=np.float32) * 2.0**-40)[0]
+    for postings in forms(documents, block_size=1):
+        for threads in (1, 2, 3):
+            doc_ids, _ = search(postings, query, SearchOptions(5, num_threads=threads))
+            assert doc_ids.tolist() == [3, 14]
+
+
 @settings(deadline=None)
 @given(cases(), st.sampled_from([1, 4, 16, 16_384]))
 def test_search_is_brute_force(

@@ -92,12 +92,17 @@ def search_parts(parts: Parts, query: SparseVector, options: SearchOptions) -> F
     shared = options.num_threads > 1 and parts.members
     tables = parts.shared_out(options.num_threads) if shared else [parts.table]
     if len(tables) == 1:
-        return next(_answers(parts, rows, options))
+        answer = next(_answers(parts, rows, options))
+        return _refused(parts, query, options) if answer is None else answer
 
-    def find(table: OffsetArray) -> Found:
+    def find(table: OffsetArray) -> Found | None:
         return next(_answers(replace(parts, table=table), rows, options))
 
-    return _ranked(parts, query, options, list(_pool(len(tables)).map(find, tables)))
+    answers = list(_pool(len(tables)).map(find, tables))
+    found = [answer for answer in answers if answer is not None]
+    if len(found) < len(answers):
+        return _refused(parts, query, options)
+    return _ranked(parts, query, options, found)
 
 
 def search_parts_many(
@@ -110,7 +115,11 @@ def search_parts_many(
 
     def answer(start: int) -> list[Found]:
         batch = queries[start : start + QUERIES_PER_CALL]
-        return list(_answers(parts, (batch.offsets, batch.term_ids, batch.weights), options))
+        found = _answers(parts, (batch.offsets, batch.term_ids, batch.weights), options)
+        return [
+            _refused(parts, query, options) if one is None else one
+            for query, one in zip(batch, found, strict=True)
+        ]
 
     starts = range(0, len(queries), QUERIES_PER_CALL)
     threads = _pool(options.num_threads) if options.num_threads > 1 else None
@@ -118,8 +127,11 @@ def search_parts_many(
         yield from answers
 
 
-def _answers(parts: Parts, queries: Rows, options: SearchOptions) -> Iterator[Found]:
-    """Answer a few queries, in three arrays as in SparseVectors, in one compiled call."""
+def _answers(parts: Parts, queries: Rows, options: SearchOptions) -> Iterator[Found | None]:
+    """Answer a few queries, in three arrays as in SparseVectors, in one compiled call.
+
+    Yields None for a query that the kernels refuse.
+    """
     k = max(1, min(int(options.k), parts.num_docs))
     # Kernels are compiled for each kind of array: copies are always contiguous and writable.
     offsets, term_ids, weights = (np.array(queries[0]), np.array(queries[1]), np.array(queries[2]))
@@ -140,13 +152,12 @@ def _answers(parts: Parts, queries: Rows, options: SearchOptions) -> Iterator[Fo
         counts,
     )
     for i, count in enumerate(counts.tolist()):
-        if count >= 0:
-            yield doc_ids[i, :count], scores[i, :count]
-            continue
-        own = slice(offsets[i], offsets[i + 1])
-        query = SparseVector(term_ids[own], weights[own], parts.num_terms)
-        # This says what is wrong with the query, unless float32 cannot hold its scores.
-        yield _reference(parts, query, options)
+        yield None if count < 0 else (doc_ids[i, :count], scores[i, :count])
+
+
+def _refused(parts: Parts, query: SparseVector, options: SearchOptions) -> Found:
+    """Explain what is wrong with a query, or answer one that float32 cannot hold."""
+    return _reference(parts, query, options)  # which checks the query first
 
 
 def _ranked(parts: Parts, query: SparseVector, options: SearchOptions, found: list[Found]) -> Found:
