@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from minisplade.errors import (
         CheckpointError,
         IndexFormatError,
+        IndexLockedError,
+        IndexWriteError,
         InputError,
         MiniSpladeError,
         ModelNotFoundError,
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from minisplade.explain import Explanation, MatchExplanation
     from minisplade.fusion import fuse, rerank
     from minisplade.hybrid import HybridEncoder, HybridSearch
-    from minisplade.index import Hit, Hits, Index
+    from minisplade.index import Document, Hit, Hits, Index
     from minisplade.passages import PassageIndex, WindowedEncoder
     from minisplade.trace import Trace
     from minisplade.vectors import SparseVector, SparseVectors, concatenate
@@ -27,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BM25",
     "CheckpointError",
+    "Document",
     "Explanation",
     "Hit",
     "Hits",
@@ -34,6 +37,8 @@ __all__ = [
     "HybridSearch",
     "Index",
     "IndexFormatError",
+    "IndexLockedError",
+    "IndexWriteError",
     "InputError",
     "MatchExplanation",
     "MiniSpladeError",
@@ -51,6 +56,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "Document": "index",
     "BM25": "bm25",
     "Explanation": "explain",
     "Hit": "index",

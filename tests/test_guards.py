@@ -17,7 +17,7 @@ PACKAGE = ROOT / "minisplade"
 LAYERS = [
     ["errors", "arrays", "terminal"],
     ["figures"],
-    ["runtime", "files", "analysis"],
+    ["runtime", "files", "disk", "analysis"],
     ["pages"],
     ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],
     ["kernels"],
@@ -31,6 +31,7 @@ LAYERS = [
     ["demo"],
     ["display"],
     ["commands"],
+    ["index_commands"],
     ["cli"],
     ["__init__", "__main__"],
 ]
@@ -41,6 +42,7 @@ def test_public_names() -> None:
     assert minisplade.__all__ == [
         "BM25",
         "CheckpointError",
+        "Document",
         "Explanation",
         "Hit",
         "Hits",
@@ -48,6 +50,8 @@ def test_public_names() -> None:
         "HybridSearch",
         "Index",
         "IndexFormatError",
+        "IndexLockedError",
+        "IndexWriteError",
         "InputError",
         "MatchExplanation",
         "MiniSpladeError",

@@ -124,13 +124,14 @@ def test_approximate_results_keep_their_promise(
     _, best = expected(documents, query, options)
     vector = SparseVectors.from_dense(query[None])[0]
     for postings in forms(documents, 4):
-        shorter, lost = drop_light_terms(postings, vector, epsilon)
+        shorter, lost = drop_light_terms([postings], vector, epsilon)
         assert lost <= epsilon
         found = search(postings, shorter, options)[1].tolist()
         assert len(found) <= len(best)
         for rank, score in enumerate(best):
             got = found[rank] if rank < len(found) else 0.0
-            assert got >= alpha * (score - lost) * (1 - 1e-6)
+            # Float32 has no room for the smallest scores.
+            assert got >= alpha * (score - lost) * (1 - 1e-6) - 1e-37
 
 
 def many_documents(seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
