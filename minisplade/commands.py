@@ -247,7 +247,9 @@ def parse_condition(text: str) -> dict[str, Any]:
     try:
         condition = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"--where is not JSON: {error}") from None
+        raise InputError(
+            f'--where is not JSON: {error}; expected fields, such as {{"year": {{">=": 1990}}}}'
+        ) from None
     if not isinstance(condition, dict):
         raise InputError(f'--where is {text[:80]}; expected fields, such as {{"year": 1990}}')
     return condition
