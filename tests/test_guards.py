@@ -17,8 +17,9 @@ PACKAGE = ROOT / "minisplade"
 LAYERS = [
     ["errors", "arrays"],
     ["runtime", "files"],
-    ["functional", "pooling", "vectors", "tokenization", "checkpoint", "hub", "records"],
-    ["kernels"],
+    ["pickles"],
+    ["functional", "pooling", "vectors", "checkpoint", "hub", "records"],
+    ["kernels", "tokenization"],
     ["similarity", "layout"],
     ["models", "index"],
     ["encoder", "warmup"],

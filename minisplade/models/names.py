@@ -150,10 +150,12 @@ def read_params(checkpoint: Checkpoint, raw: Mapping[str, Any], config: BertConf
         stored = stored_name(architecture, name)
         if stored not in checkpoint:
             stored = DECODER_BIAS_ALIASES.get(stored, stored)
-        tied = name == "head.decoder.weight" and stored not in checkpoint
-        if tied and raw.get("tie_word_embeddings", True):
-            params[name] = params["embeddings.word.weight"]
-            continue
+        if name == "head.decoder.weight":
+            word = stored_name(architecture, "embeddings.word.weight")
+            absent = stored not in checkpoint and raw.get("tie_word_embeddings", True)
+            if absent or checkpoint.is_same(stored, word):
+                params[name] = params["embeddings.word.weight"]
+                continue
         params[name] = checkpoint.weight(stored, shape)
     return params
 
