@@ -95,8 +95,10 @@ def tanh_gelu(x: FloatArray) -> FloatArray:
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def leaky_attention(q: FloatArray, k: FloatArray, v: FloatArray, mask: BoolArray) -> FloatArray:
-    return functional.attention(q, k, v, np.ones_like(mask))
+def leaky_attention(
+    q: FloatArray, k: FloatArray, v: FloatArray, mask: BoolArray, window: int | None
+) -> FloatArray:
+    return functional.attention(q, k, v, np.ones_like(mask), window)
 
 
 def biased_variance_lost(x: FloatArray, w: FloatArray, b: FloatArray, eps: float) -> FloatArray:

@@ -111,14 +111,15 @@ def test_attention_sees_its_own_text_only(shape: Shape) -> None:
 def test_embed() -> None:
     rng = np.random.default_rng(3)
     word, position = rng.standard_normal((2, 9, 20), dtype=np.float32)
-    token_type, weight, bias = rng.standard_normal((3, 20), dtype=np.float32)
-    ids, offsets = np.array([4, 0, 8, 8, 1], np.int32), np.array([0, 2, 5], np.int64)
+    token_type, (weight, bias) = rng.standard_normal((2, 2, 20), dtype=np.float32)
+    ids = np.array([4, 0, 8, 8, 1], np.int32)
+    places, types = np.array([[2, 3, 2, 3, 4], [0, 1, 0, 0, 1]], np.int32)
     states = np.zeros((6, 32), dtype=np.float32)
-    arrays = ids, offsets, word, position, token_type, weight, bias
+    arrays = ids, places, types, word, position, token_type, weight, bias
     nothing = np.zeros(1, dtype=np.float32)
     rest = [nothing] * (len(layers.Scratch._fields) - 1)
     layers.embed(*arrays, 1e-12, layers.Scratch(states.reshape(-1), *rest), 32)
-    added = word[ids].astype(np.float64) + position[[0, 1, 0, 1, 2]] + token_type
+    added = word[ids].astype(np.float64) + position[places] + token_type[types]
     exact = functional.layer_norm(added, weight, bias, 1e-12)
     assert np.abs(states[:5, :20] - exact).max() < 3e-6
     assert math.isclose(float(np.abs(states[:, 20:]).sum()), 0)

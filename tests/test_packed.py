@@ -13,6 +13,7 @@ from conftest import CHECKPOINTS, GOLDEN
 from uncompiled import assert_passes_uncompiled
 
 from minisplade import InputError, SparseEncoder, SparseVectors
+from minisplade.models import body
 from minisplade.models import packed as packed_module
 from minisplade.runtime import KERNEL_PATHS, choose_kernel_path, cpu_features
 
@@ -188,7 +189,7 @@ def test_a_budget_that_one_text_does_not_fit_in_is_refused(path: str) -> None:
 
 def test_threads_take_what_the_budget_allows(path: str) -> None:
     encoder = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=8)
-    rows = packed_module.CHUNK_ROWS
+    rows = body.CHUNK_ROWS
     one = packed_module.workspace_bytes(encoder._packed, rows)
     encoder.max_memory_mb = 2.5 * one / 1e6
     expected = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=1).encode(MANY)

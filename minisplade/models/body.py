@@ -1,0 +1,299 @@
+"""The compiled encoder: texts packed without padding, over threads, in fixed memory.
+
+bert.py says what is computed; this gives the same within rounding, many times faster. Every row of
+a product is summed in an order of its own, so what a text becomes depends on that text alone: not
+on batch, order, neighbours or number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from minisplade.arrays import FloatArray, IdArray, OffsetArray, Params
+from minisplade.errors import InputError
+from minisplade.kernels import layers
+from minisplade.kernels.attention import QUERY_BLOCK, AttentionScratch
+from minisplade.kernels.compiler import Bundle
+from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK, LayerWeights, Scratch
+from minisplade.kernels.tiles import PANEL, ROWS, panels_of, round_up
+from minisplade.models.bert import BertConfig, positions
+
+CHUNK_ROWS = 2 * ROW_BLOCK
+"""Tokens of a chunk, unless one text has more: enough to make up for reading all weights once."""
+
+Shapes = Mapping[str, tuple[tuple[int, ...], Any]]
+"""Arrays by name, with their shapes and types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """An encoder with its weights laid out for the kernels."""
+
+    config: BertConfig
+    word: FloatArray  # (V, D), as in the file
+    position: FloatArray  # (rows, D), as in the file
+    token_type: FloatArray  # (types, D), or one row of 0 where the model has none
+    embedding_norm: tuple[FloatArray, FloatArray]
+    layers: tuple[Bundle, ...]  # of LayerWeights
+    idle: list[BodySpace] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class BodySpace:
+    """The memory that one thread runs an encoder in."""
+
+    max_rows: int
+    states: FloatArray  # (rows, D rounded up to PANEL), flat
+    scratch: Bundle  # Scratch
+    attending: Bundle  # AttentionScratch
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Token ids of some texts, one after another, with what tells where and of which type."""
+
+    input_ids: IdArray  # int32 (N,)
+    places: IdArray  # int32 (N,), rows of the table of positions
+    types: IdArray  # int32 (N,)
+    offsets: OffsetArray  # int64 (B + 1,)
+
+
+def can_pack(config: BertConfig) -> bool:
+    """Tell whether the kernels know all that a model does; else only bert.py does."""
+    plain = BertConfig(
+        *(config.vocab_size, config.hidden_size, config.num_layers, config.num_heads),
+        *(config.intermediate_size, config.max_positions, config.num_token_types),
+        *(config.layer_norm_eps, config.pad_token_id, config.position_offset),
+    )
+    return config == plain
+
+
+def pack_body(params: Params, config: BertConfig) -> Body:
+    """Lay out the weights of an encoder, which stay as they are."""
+    token_type = np.zeros((1, config.hidden_size), dtype=np.float32)
+    if config.num_token_types:
+        token_type = np.array(params["embeddings.token_type.weight"])
+    return Body(
+        config=config,
+        word=np.ascontiguousarray(params["embeddings.word.weight"]),
+        position=np.ascontiguousarray(params["embeddings.position.weight"]),
+        token_type=token_type,
+        embedding_norm=norm(params, "embeddings.norm"),
+        layers=tuple(Bundle(_pack_layer(params, config, i)) for i in range(config.num_layers)),
+    )
+
+
+def space_shapes(config: BertConfig, rows: int) -> Shapes:
+    """Name the arrays that chunks of so many tokens are computed in."""
+    hidden = round_up(config.hidden_size, PANEL)
+    inner = round_up(max(3 * config.hidden_size, config.intermediate_size), PANEL)
+    one_head = round_up(config.hidden_size // config.num_heads, PANEL)
+    # Attention reads whole tiles from any row on.
+    tall, long = rows + ROWS, round_up(min(rows, config.max_positions), PANEL)
+    return {
+        "states": ((tall * hidden,), np.float32),
+        "wide": ((tall * inner,), np.float32),
+        "mixed": ((tall * hidden,), np.float32),
+        "keys": ((long * one_head,), np.float32),
+        "values": ((long * one_head,), np.float32),
+        "scores": ((QUERY_BLOCK * long,), np.float32),
+        "sums": ((QUERY_BLOCK * one_head,), np.float32),
+        "block": ((ROW_BLOCK * PASSED_STRIDE,), np.float32),
+    }
+
+
+def size_bytes(shapes: Shapes) -> int:
+    """Return the memory that arrays of such shapes take, in bytes."""
+    return sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in shapes.values())
+
+
+def make_space(config: BertConfig, rows: int) -> BodySpace:
+    """Allocate the memory for chunks of so many tokens."""
+    shapes = space_shapes(config, rows)
+    arrays: dict[str, Any] = {n: np.zeros(shape, kind) for n, (shape, kind) in shapes.items()}
+    return BodySpace(
+        max_rows=rows,
+        states=arrays["states"],
+        scratch=Bundle(Scratch(*(arrays[name] for name in Scratch._fields))),
+        attending=Bundle(AttentionScratch(*(arrays[name] for name in AttentionScratch._fields))),
+    )
+
+
+def run_body(body: Body, chunk: Chunk, scratch: Bundle, attending: Bundle) -> None:
+    """Leave the hidden states of a chunk in scratch.states, a row a token."""
+    config = body.config
+    layers.embed(
+        chunk.input_ids,
+        chunk.places,
+        chunk.types,
+        body.word,
+        body.position,
+        body.token_type,
+        *body.embedding_norm,
+        config.layer_norm_eps,
+        scratch,
+        round_up(config.hidden_size, PANEL),
+    )
+    for weights in body.layers:
+        layers.encoder_layer(
+            weights,
+            config.num_heads,
+            config.layer_norm_eps,
+            chunk.offsets,
+            config.hidden_size,
+            scratch,
+            attending,
+        )
+
+
+def map_states(
+    body: Body,
+    chunks: Sequence[Chunk],
+    take: Callable[[FloatArray, OffsetArray], FloatArray],
+    rows: int,
+    num_threads: int,
+) -> list[FloatArray]:
+    """Run chunks and keep of their hidden states what take makes of them.
+
+    take: gets float32 (N, D), of which it must return a copy or something else, and offsets.
+    """
+    config = body.config
+    stride = round_up(config.hidden_size, PANEL)
+
+    def run(chunk: Chunk, space: BodySpace) -> FloatArray:
+        run_body(body, chunk, space.scratch, space.attending)
+        states = space.states[: space.states.size // stride * stride].reshape(-1, stride)
+        return take(states[: chunk.offsets[-1], : config.hidden_size], chunk.offsets)
+
+    return over_threads(run, chunks, body.idle, lambda: make_space(config, rows), rows, num_threads)
+
+
+class Space(Protocol):
+    """What a thread computes in."""
+
+    @property
+    def max_rows(self) -> int:
+        """Tokens that a chunk may have."""
+
+
+SpaceT = TypeVar("SpaceT", bound=Space)
+ResultT = TypeVar("ResultT")
+
+
+def over_threads(
+    run: Callable[[Chunk, SpaceT], ResultT],
+    chunks: Sequence[Chunk],
+    idle: list[SpaceT],
+    make: Callable[[], SpaceT],
+    rows: int,
+    num_threads: int,
+) -> list[ResultT]:
+    """Run chunks in their order over threads, with memory that is kept between calls."""
+
+    def run_one(chunk: Chunk) -> ResultT:
+        # Lists are appended to and popped from atomically: no lock that a fork could leave held.
+        try:
+            space = idle.pop()
+        except IndexError:
+            space = make()
+        if space.max_rows < rows:
+            space = make()
+        result = run(chunk, space)
+        # One that was left half-way, by Ctrl-C say, may hold parts of that text: it is let go.
+        if len(idle) < num_threads:
+            idle.append(space)
+        return result
+
+    if num_threads == 1:
+        return [run_one(chunk) for chunk in chunks]
+    with ThreadPoolExecutor(num_threads) as pool:
+        return list(pool.map(run_one, chunks))
+
+
+def plan_rows(
+    longest: int, needed_bytes: Callable[[int], int], max_memory_bytes: int
+) -> tuple[int, int]:
+    """Return how many tokens a chunk may have, and how many threads have the memory for one.
+
+    Raises InputError where one text of the longest number of tokens needs more.
+    """
+    rows = round_up(max(longest, CHUNK_ROWS), ROWS)
+    needed = needed_bytes(rows)
+    if needed > max_memory_bytes:
+        rows = round_up(longest, ROWS)
+        needed = needed_bytes(rows)
+    if needed > max_memory_bytes:
+        raise InputError(
+            f"a text of {longest} tokens needs {needed / 1e6:.0f} MB to encode, and max_memory_mb "
+            f"leaves {max_memory_bytes / 1e6:.0f}; raise max_memory_mb or lower max_seq_length"
+        )
+    return rows, max_memory_bytes // needed
+
+
+def cut_chunks(
+    config: BertConfig,
+    sequences: Sequence[IdArray],
+    rows: int,
+    texts: int,
+    types: Sequence[IdArray] | None = None,
+) -> Iterator[Chunk]:
+    """Put texts together, in order, as long as they fit.
+
+    sequences, types: int32 (T,) each; no types is the first for all. rows, texts: most of each.
+    """
+    first = last = total = 0
+    for last, sequence in enumerate(sequences):
+        if last - first == texts or total + sequence.size > rows:
+            yield _chunk(config, sequences[first:last], types and types[first:last])
+            first, total = last, 0
+        total += sequence.size
+    yield _chunk(config, sequences[first:], types and types[first:])
+
+
+def _chunk(
+    config: BertConfig, sequences: Sequence[IdArray], types: Sequence[IdArray] | None
+) -> Chunk:
+    offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
+    np.cumsum([sequence.size for sequence in sequences], out=offsets[1:])
+    places = np.concatenate([positions(config, sequence) for sequence in sequences])
+    kinds = np.concatenate(types) if types else np.zeros(places.size, dtype=np.int32)
+    return Chunk(np.concatenate(sequences), places, kinds, offsets)
+
+
+def _pack_layer(params: Params, config: BertConfig, layer: int) -> LayerWeights:
+    block, hidden = f"layers.{layer}", config.hidden_size
+    inner = round_up(config.intermediate_size, PANEL)
+    roles = [f"{block}.attention.{role}" for role in ("query", "key", "value")]
+    return LayerWeights(
+        *pack_linear(params, hidden, *roles),
+        *pack_linear(params, hidden, f"{block}.attention.output"),
+        *norm(params, f"{block}.attention_norm"),
+        *pack_linear(params, hidden, f"{block}.feed_forward.up"),
+        *pack_linear(params, inner, f"{block}.feed_forward.down"),
+        *norm(params, f"{block}.feed_forward_norm"),
+    )
+
+
+def pack_linear(params: Params, size_in: int, *names: str) -> tuple[FloatArray, FloatArray]:
+    """Stack linear layers and cut them into flat panels (out / PANEL, size_in, PANEL)."""
+    weight = np.concatenate([params[f"{name}.weight"] for name in names])
+    bias = np.concatenate([params[f"{name}.bias"] for name in names])
+    size_out = round_up(bias.size, PANEL)
+    return panels_of(weight, size_in), np.pad(bias, (0, size_out - bias.size))
+
+
+def norm(params: Params, name: str) -> tuple[FloatArray, FloatArray]:
+    """Return a norm's weight and bias."""
+    return np.array(params[f"{name}.weight"]), np.array(params[f"{name}.bias"])
+
+
+def padded(matrix: FloatArray, rows: int = 0, columns: int = 0) -> FloatArray:
+    """Add zeros below and to the right until there are so many rows and columns."""
+    missing = [max(0, size - have) for size, have in zip((rows, columns), matrix.shape)]
+    return np.pad(matrix, [(0, missing[0]), (0, missing[1])])
