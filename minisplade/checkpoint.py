@@ -82,6 +82,11 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
+def open_file(path: Path) -> Checkpoint:
+    """Map one file of weights on its own; raises CheckpointError."""
+    return Checkpoint(path, *map_tensors(path))
+
+
 def map_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Map one file of weights; returns arrays and safetensors dtype names, by tensor.
 

@@ -24,6 +24,7 @@ from minisplade.errors import InputError, ModelNotFoundError
 if TYPE_CHECKING:
     from minisplade.encoder import SparseEncoder
     from minisplade.index import Index
+    from minisplade.layout import Task
     from minisplade.records import Record
 
 SHOWN_BAD_LINES = 5
@@ -37,12 +38,12 @@ def encode(options: Namespace) -> None:
 
     _check_output(options.input, options.output)
     encoder = _load_encoder(options.model)
-    prompt = encoder.query_prompt if options.query else encoder.document_prompt
     skipped = _Skipped(options.skip_bad)
     keys: deque[str] = deque()
     texts = _remember_keys(_records(options, options.input, skipped), keys)
     logger.info("encoding %s with %r", options.input, encoder)
-    blocks = encoder.encode_stream(texts, prompt=prompt, max_active_dims=options.top)
+    task: Task = "query" if options.query else "document"
+    blocks = encoder.encode_stream(texts, max_active_dims=options.top, task=task)
     if options.output:
         vectors = concatenate(list(with_progress(blocks)), encoder.get_embedding_dimension())
         vectors.save(options.output)
@@ -215,9 +216,9 @@ def _check_output(source: str, output: str | None) -> None:
 def _load_encoder(name: str | None) -> "SparseEncoder":
     """Load a model; a folder by its full path, so that an index can tell where it is."""
     from minisplade.encoder import SparseEncoder
+    from minisplade.hub import is_model_folder
 
-    is_folder = name is not None and os.path.isfile(os.path.join(name, "config.json"))
-    return SparseEncoder(os.path.abspath(name) if name and is_folder else name)
+    return SparseEncoder(os.path.abspath(name) if name and is_model_folder(name) else name)
 
 
 def _encoder_of(index: "Index", options: Namespace) -> "SparseEncoder":

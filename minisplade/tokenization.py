@@ -1,14 +1,13 @@
-"""Text to token ids, by the `tokenizers` library and the model's own tokenizer.json."""
+"""Text to token ids, by the `tokenizers` library; vocabularies.py reads a model's tokenizer."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from minisplade.arrays import BoolArray, IdArray
-from minisplade.errors import CheckpointError, InputError
+from minisplade.errors import InputError
 
 CHARACTERS_AT_ONCE = 1 << 18
 """Text that is tokenized together: the library keeps some 50 bytes for each character of it."""
@@ -24,37 +23,25 @@ class TokenBatch:
     attention_mask: BoolArray  # bool (B, T), True at tokens, False at padding
 
 
-def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
-    """Read tokenizer.json of a model folder; it must not know more terms than the model.
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """Two texts as one sequence, each token of the first or of the second type."""
 
-    Raises CheckpointError.
-    """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder} has no tokenizer.json; if it has vocab.txt, load and save the tokenizer "
-            "once with transformers' AutoTokenizer, which writes tokenizer.json"
-        )
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(f"{path} is not a tokenizer file: {error}") from error
-    if tokenizer.get_vocab_size() > vocab_size:
-        raise CheckpointError(
-            f"{path} knows {tokenizer.get_vocab_size()} terms, the model only {vocab_size}; "
-            "tokenizer and weights belong to different models"
-        )
-    tokenizer.no_padding()
-    return tokenizer
+    input_ids: IdArray  # int32 (T,)
+    token_type_ids: IdArray  # int32 (T,)
 
 
 def tokenize(
-    tokenizer: Tokenizer, texts: Sequence[str], max_seq_length: int, prompt: str = ""
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    max_seq_length: int,
+    prompt: str = "",
+    special_tokens: bool = True,
 ) -> list[IdArray]:
     """Cut each text to at most max_seq_length token ids, special tokens such as [CLS] included.
 
-    prompt goes before every text. Returns one int32 (T,) a text. Raises InputError for a text that
-    is not a str or not Unicode.
+    prompt goes before every text; special_tokens: whether to add any. Returns one int32 (T,) a
+    text. Raises InputError for a text that is not a str or not Unicode.
     """
     # Setting it is cheap, and keeps one tokenizer good for calls with different limits.
     tokenizer.enable_truncation(max_seq_length)
@@ -62,10 +49,34 @@ def tokenize(
         return [
             ids
             for group in _groups([prompt + text for text in texts])
-            for ids in _tokenize_group(tokenizer, group, max_seq_length)
+            for ids in _tokenize_group(tokenizer, group, max_seq_length, special_tokens)
         ]
     except (TypeError, UnicodeEncodeError):
         raise InputError(_what_is_wrong(texts)) from None
+
+
+def tokenize_pairs(
+    tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], max_seq_length: int
+) -> list[TokenPair]:
+    """Cut each pair to at most max_seq_length tokens, from the end of whichever text is longer.
+
+    Raises InputError for a text that is not a str or not Unicode.
+    """
+    tokenizer.enable_truncation(max_seq_length, strategy="longest_first")
+    longest = CHARACTERS_PER_TOKEN * max_seq_length
+    found = []
+    try:
+        starts = [(_start(first, longest), _start(second, longest)) for first, second in pairs]
+        for pair, start, encoding in zip(
+            pairs, starts, tokenizer.encode_batch(starts), strict=True
+        ):
+            if start != tuple(pair) and len(encoding.ids) < max_seq_length:
+                encoding = tokenizer.encode(*pair)
+            ids = np.array(encoding.ids, dtype=np.int32)
+            found.append(TokenPair(ids, np.array(encoding.type_ids, dtype=np.int32)))
+    except (TypeError, UnicodeEncodeError, AttributeError):
+        raise InputError(_what_is_wrong([text for pair in pairs for text in pair])) from None
+    return found
 
 
 def _groups(texts: list[str]) -> Iterator[list[str]]:
@@ -83,15 +94,14 @@ def _groups(texts: list[str]) -> Iterator[list[str]]:
 
 
 def _tokenize_group(
-    tokenizer: Tokenizer, texts: list[str], max_seq_length: int
+    tokenizer: Tokenizer, texts: list[str], max_seq_length: int, special_tokens: bool
 ) -> Iterator[IdArray]:
     """Tokenize the beginnings of texts, and the whole text where that was not enough."""
     starts = [_start(text, CHARACTERS_PER_TOKEN * max_seq_length) for text in texts]
-    for text, start, encoding in zip(
-        texts, starts, tokenizer.encode_batch_fast(starts), strict=True
-    ):
+    encodings = tokenizer.encode_batch_fast(starts, add_special_tokens=special_tokens)
+    for text, start, encoding in zip(texts, starts, encodings, strict=True):
         if len(start) < len(text) and len(encoding.ids) < max_seq_length:
-            encoding = tokenizer.encode_batch_fast([text])[0]
+            [encoding] = tokenizer.encode_batch_fast([text], add_special_tokens=special_tokens)
         yield np.array(encoding.ids, dtype=np.int32)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import conftest
 import numpy as np
 import pytest
-from conftest import CHECKPOINTS, GOLDEN
+from conftest import CHECKPOINTS as ALL_CHECKPOINTS
+from conftest import GOLDEN
 from uncompiled import assert_passes_uncompiled
 
 from minisplade import InputError, SparseEncoder, SparseVectors
@@ -24,6 +25,8 @@ COMPILED = [
         marks=pytest.mark.skipif("avx2" not in cpu_features(), reason="this CPU has no AVX2"),
     ),
 ]
+UNPACKED = ("albert", "gte", "modernbert", "modernbert-biased")
+CHECKPOINTS = [name for name in ALL_CHECKPOINTS if name not in UNPACKED]
 TEXTS = [*conftest.TEXTS, "on the mat"]
 MANY = [f"{TEXTS[i % 7]} number {i} of the texts {'and more ' * (i % 13)}" for i in range(150)]
 
@@ -53,6 +56,23 @@ def test_both_compiled_paths_give_the_same_bytes(checkpoint: str) -> None:
 
 
 COMPILED_NAMES = [name for name in KERNEL_PATHS if name != "reference"]
+
+
+@pytest.mark.parametrize("checkpoint", UNPACKED)
+def test_what_is_not_compiled_runs_on_the_reference_path(path: str, checkpoint: str) -> None:
+    assert SparseEncoder(GOLDEN / checkpoint).kernel_path == "reference"
+    with pytest.raises(InputError, match=f"kernel path '{path}' does not know the architecture"):
+        SparseEncoder(GOLDEN / checkpoint, kernel_path=path)
+
+
+def test_padding_inside_a_text_keeps_its_place(path: str) -> None:
+    """RoBERTa does not count padding, even where a text has it by name."""
+    texts = ["the <pad> cat<pad><pad> sat", "<pad>", "on <pad>"]
+    reference = SparseEncoder(GOLDEN / "roberta", kernel_path="reference")
+    ids = reference.tokenize(texts)["input_ids"]
+    assert np.count_nonzero(ids[0] == reference.model.config.pad_token_id) == 3
+    found = SparseEncoder(GOLDEN / "roberta", kernel_path=path).encode(texts).toarray()
+    assert np.abs(found - reference.encode(texts).toarray()).max() < 1e-5
 
 
 def test_bytes_do_not_depend_on_batch_order_neighbours_or_threads(path: str) -> None:
@@ -169,7 +189,7 @@ def test_memory_stays_within_its_budget(path: str, batch_size: int) -> None:
     texts = MANY * 4
     encoder.encode(texts[:100])
     results = encoder.encode(texts).size_bytes
-    encoder._packed.idle.clear()
+    encoder.document_route.packed.idle.clear()
     tracemalloc.start()
     encoder.encode(texts, batch_size=batch_size)
     _, peak = tracemalloc.get_traced_memory()
@@ -190,11 +210,11 @@ def test_a_budget_that_one_text_does_not_fit_in_is_refused(path: str) -> None:
 def test_threads_take_what_the_budget_allows(path: str) -> None:
     encoder = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=8)
     rows = body.CHUNK_ROWS
-    one = packed_module.workspace_bytes(encoder._packed, rows)
+    one = packed_module.workspace_bytes(encoder.document_route.packed, rows)
     encoder.max_memory_mb = 2.5 * one / 1e6
     expected = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=1).encode(MANY)
     assert encoder.encode(MANY) == expected
-    assert len(encoder._packed.idle) <= 2
+    assert len(encoder.document_route.packed.idle) <= 2
 
 
 def test_a_stream_runs_in_flat_memory(path: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from minisplade.arrays import BoolArray, FloatArray, IdArray, Params
-from minisplade.checkpoint import open_checkpoint, read_json
+from minisplade.checkpoint import open_checkpoint, open_file, read_json
 from minisplade.models import bert
 from minisplade.models.bert import BertConfig, hidden_states
 from minisplade.models.heads import (
@@ -13,6 +13,7 @@ from minisplade.models.heads import (
     class_shapes,
     mlm_logits,
     mlm_transform,
+    token_weights,
 )
 from minisplade.models.names import (
     find_architecture,
@@ -23,7 +24,14 @@ from minisplade.models.names import (
     stored_weights,
 )
 
-__all__ = ["MaskedLanguageModel", "PairClassifier", "load_classifier", "load_model"]
+__all__ = [
+    "MaskedLanguageModel",
+    "PairClassifier",
+    "TokenWeigher",
+    "load_classifier",
+    "load_model",
+    "load_token_weigher",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,29 @@ class PairClassifier:
         return self.params["classifier.output.bias"].size
 
 
+@dataclass(frozen=True, slots=True)
+class TokenWeigher:
+    """A configuration and its weights, with one weight for each token: bge-m3's sparse part."""
+
+    config: BertConfig
+    params: Params
+    raw_config: dict[str, Any]
+
+    def weights(self, input_ids: IdArray, attention_mask: BoolArray) -> FloatArray:
+        """Weigh tokens: int32 and bool (B, T) to float32 (B, T)."""
+        states = hidden_states(self.params, self.config, input_ids, attention_mask)
+        return self.weights_of(states)
+
+    def weights_of(self, states: FloatArray) -> FloatArray:
+        """Weigh tokens by their hidden states: float32 (..., D) to (...)."""
+        return token_weights(self.params, states)
+
+    def stored_weights(self) -> Params:
+        """Return the encoder's weights under the names of the checkpoint."""
+        encoder = {name: w for name, w in self.params.items() if not name.startswith("sparse.")}
+        return stored_weights(encoder, self.raw_config, "encoder")
+
+
 def load_model(folder: Path) -> MaskedLanguageModel:
     """Read config.json and the weights of a model folder; raises CheckpointError."""
     raw = read_json(folder / "config.json")
@@ -97,3 +128,17 @@ def load_classifier(folder: Path) -> PairClassifier:
     shapes = bert.param_shapes(config) | class_shapes(config, num_classes(raw))
     params = read_params(open_checkpoint(folder), raw, shapes, "class")
     return PairClassifier(config, params, raw)
+
+
+def load_token_weigher(folder: Path, head: Path) -> TokenWeigher:
+    """Read an encoder, and from a file of its own the layer that weighs tokens.
+
+    Raises CheckpointError.
+    """
+    raw = read_json(folder / "config.json")
+    config = read_config(raw, "encoder")
+    params = read_params(open_checkpoint(folder), raw, bert.param_shapes(config), "encoder")
+    layer = open_file(head)
+    params["sparse.weight"] = layer.weight("weight", (1, config.hidden_size))
+    params["sparse.bias"] = layer.weight("bias", (1,))
+    return TokenWeigher(config, params, raw)

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -152,26 +154,69 @@ def run_body(body: Body, chunk: Chunk, scratch: Bundle, attending: Bundle) -> No
         )
 
 
-def map_states(
+def encode_tokens(
     body: Body,
-    chunks: Sequence[Chunk],
-    take: Callable[[FloatArray, OffsetArray], FloatArray],
-    rows: int,
+    sequences: Sequence[IdArray],
+    weigh: Callable[[FloatArray], FloatArray],
     num_threads: int,
+    max_memory_bytes: int,
 ) -> list[FloatArray]:
-    """Run chunks and keep of their hidden states what take makes of them.
+    """Return what weigh makes of the hidden states (T, D) of each text, its first axis being T.
 
-    take: gets float32 (N, D), of which it must return a copy or something else, and offsets.
+    max_memory_bytes: what all threads together may compute in. Raises InputError where one text
+    alone needs more.
     """
+
+    def take(states: FloatArray, offsets: OffsetArray) -> list[FloatArray]:
+        return np.split(weigh(states), offsets[1:-1])
+
+    return _map_states(body, sequences, None, take, num_threads, max_memory_bytes)
+
+
+def encode_firsts(
+    body: Body,
+    sequences: Sequence[IdArray],
+    types: Sequence[IdArray],
+    num_threads: int,
+    max_memory_bytes: int,
+) -> FloatArray:
+    """Return the hidden state of the first token of each text, float32 (B, D).
+
+    types: the token types, int32 (T,) each. Others as in encode_tokens.
+    """
+
+    def take(states: FloatArray, offsets: OffsetArray) -> list[FloatArray]:
+        return list(states[offsets[:-1]])
+
+    return np.stack(_map_states(body, sequences, types, take, num_threads, max_memory_bytes))
+
+
+def _map_states(
+    body: Body,
+    sequences: Sequence[IdArray],
+    types: Sequence[IdArray] | None,
+    take: Callable[[FloatArray, OffsetArray], list[FloatArray]],
+    num_threads: int,
+    max_memory_bytes: int,
+) -> list[FloatArray]:
+    """Run texts and keep what take makes of hidden states (N, D), one copy a text."""
     config = body.config
     stride = round_up(config.hidden_size, PANEL)
+    longest = max(sequence.size for sequence in sequences)
+    rows, affordable = plan_rows(
+        longest, lambda rows: size_bytes(space_shapes(config, rows)), max_memory_bytes
+    )
+    chunks = list(cut_chunks(config, sequences, rows, rows, types))
 
-    def run(chunk: Chunk, space: BodySpace) -> FloatArray:
+    def run(chunk: Chunk, space: BodySpace) -> list[FloatArray]:
         run_body(body, chunk, space.scratch, space.attending)
         states = space.states[: space.states.size // stride * stride].reshape(-1, stride)
-        return take(states[: chunk.offsets[-1], : config.hidden_size], chunk.offsets)
+        taken = take(states[: chunk.offsets[-1], : config.hidden_size], chunk.offsets)
+        return [array.copy() for array in taken]
 
-    return over_threads(run, chunks, body.idle, lambda: make_space(config, rows), rows, num_threads)
+    workers = max(1, min(num_threads, len(chunks), affordable))
+    make = partial(make_space, config, rows)
+    return list(chain.from_iterable(over_threads(run, chunks, body.idle, make, rows, workers)))
 
 
 class Space(Protocol):
