@@ -13,12 +13,14 @@ if TYPE_CHECKING:
         ModelNotFoundError,
     )
     from minisplade.index import Hit, Hits, Index
+    from minisplade.reranker import CrossEncoder
     from minisplade.vectors import SparseVector, SparseVectors, concatenate
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "CrossEncoder",
     "Hit",
     "Hits",
     "Index",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "CrossEncoder": "reranker",
     "Hit": "index",
     "Hits": "index",
     "Index": "index",

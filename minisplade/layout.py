@@ -97,7 +97,7 @@ def _ways(folder: Path) -> tuple[Way, Way, Task]:
     if not (folder / "modules.json").is_file():
         document = _plain_way(folder)
         table = next((folder / name for name in STATIC_TABLES if (folder / name).is_file()), None)
-        query = StaticWay(folder, table, _tokenizer_length(folder)) if table else document
+        query = StaticWay(folder, table, tokenizer_length(folder)) if table else document
         return query, document, "document"
     steps = _read_modules(folder)
     kinds = [kind for kind, _ in steps]
@@ -106,7 +106,7 @@ def _ways(folder: Path) -> tuple[Way, Way, Task]:
     token_weights = _token_weights(folder)
     if token_weights and kinds[0] in TRANSFORMER_TYPES and "SpladePooling" not in kinds:
         # The other steps make a dense vector, which is not what this is for.
-        way: Way = TokenWay(folder, token_weights, _length(folder))
+        way: Way = TokenWay(folder, token_weights, read_length(folder))
     else:
         way = _way(folder, steps, folder / "modules.json")
     return way, way, "document"
@@ -115,8 +115,8 @@ def _ways(folder: Path) -> tuple[Way, Way, Task]:
 def _plain_way(folder: Path) -> Way:
     token_weights = _token_weights(folder)
     if token_weights:
-        return TokenWay(folder, token_weights, _length(folder))
-    return SpladeWay(folder, max_seq_length=_length(folder), lower_case=_lower_case(folder))
+        return TokenWay(folder, token_weights, read_length(folder))
+    return SpladeWay(folder, max_seq_length=read_length(folder), lower_case=_lower_case(folder))
 
 
 def _token_weights(folder: Path) -> Path | None:
@@ -200,7 +200,7 @@ def _way(root: Path, steps: Sequence[tuple[str, Path]], source: Path) -> Way:
             folder=folder,
             strategy=_choice(Strategy, pooling, "pooling_strategy", "max"),
             activation=_choice(Activation, pooling, "activation_function", "relu"),
-            max_seq_length=_length(folder),
+            max_seq_length=read_length(folder),
             lower_case=_lower_case(folder),
             restriction=_static_way(root, steps[2][1]) if len(kinds) == 3 else None,
         )
@@ -223,7 +223,7 @@ def _static_way(root: Path, folder: Path) -> StaticWay:
             f"{', '.join((*STATIC_WEIGHT_FILES, *STATIC_TABLES))}"
         )
     home = folder if tokenizer_file(folder) else root
-    return StaticWay(home, weights, _tokenizer_length(home))
+    return StaticWay(home, weights, tokenizer_length(home))
 
 
 def _transformer_config(folder: Path) -> dict[str, Any]:
@@ -232,13 +232,14 @@ def _transformer_config(folder: Path) -> dict[str, Any]:
     return read_json(path) if path else {}
 
 
-def _length(folder: Path) -> int | None:
-    """Return after how many tokens texts are cut, if that is given."""
+def read_length(folder: Path) -> int | None:
+    """Return after how many tokens texts are cut, if that is given; raises CheckpointError."""
     length = _number(_transformer_config(folder), "max_seq_length")
-    return _bounded(length) if length else _tokenizer_length(folder)
+    return _bounded(length) if length else tokenizer_length(folder)
 
 
-def _tokenizer_length(folder: Path) -> int | None:
+def tokenizer_length(folder: Path) -> int | None:
+    """Return the same as the tokenizer has it; raises CheckpointError."""
     return _bounded(_number(read_optional(folder / "tokenizer_config.json"), "model_max_length"))
 
 

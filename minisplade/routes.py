@@ -19,7 +19,7 @@ from minisplade.models import load_model, load_token_weigher
 from minisplade.models.bert import BertConfig
 from minisplade.pooling import pool_tiles
 from minisplade.runtime import KernelPath
-from minisplade.tokenization import pad, tokenize
+from minisplade.tokenization import batches_by_length, pad, tokenize
 from minisplade.vectors import SparseVectors, concatenate
 from minisplade.vocabularies import (
     BYTE_PAIR_TOKENS,
@@ -299,11 +299,7 @@ def _restrict(
 def _in_batches(
     sequences: Sequence[IdArray], batch_size: int, run: Callable[[list[IdArray]], SparseVectors]
 ) -> SparseVectors:
-    """Run batches of texts of like length, so that little of them is padding; keep the order."""
-    order = np.argsort([-sequence.size for sequence in sequences], kind="stable")
-    batches = []
-    for start in range(0, order.size, batch_size):
-        batches.append(run([sequences[i] for i in order[start : start + batch_size]]))
-    in_order = np.empty_like(order)
-    in_order[order] = np.arange(order.size)
-    return concatenate(batches)[in_order]
+    """Run batches of texts of like length; keep the order of the texts."""
+    batches = batches_by_length([sequence.size for sequence in sequences], batch_size)
+    vectors = [run([sequences[i] for i in batch]) for batch in batches]
+    return concatenate(vectors)[np.argsort(np.concatenate(batches))]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from minisplade.arrays import BoolArray, IdArray
@@ -109,6 +110,12 @@ def _start(text: str, length: int) -> str:
     """Cut a text that is longer than length before a space, where no word goes on."""
     end = text.rfind(" ", 0, length) if len(text) > length else -1
     return text[:end] if end > 0 else text
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[NDArray[np.intp]]:
+    """Put texts of like length together, so that little of a batch is padding; return places."""
+    order = np.argsort([-length for length in lengths], kind="stable")
+    return [order[start : start + batch_size] for start in range(0, order.size, batch_size)]
 
 
 def pad(sequences: Sequence[IdArray], pad_id: int) -> TokenBatch:

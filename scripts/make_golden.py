@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertTokenizer,
     DistilBertConfig,
     DistilBertForMaskedLM,
     PreTrainedTokenizerFast,
@@ -141,8 +142,8 @@ def write_small(folder: Path, kind: str, tokenizer: Any = None, **options: Any) 
     """Save a smaller model of another architecture, with layers of the shortest texts only."""
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer = tokenizer or make_tokenizer()
-    settings = options.get("settings", {})
-    model = random_model(kind, len(tokenizer), options.get("seed", 0), **TINY_SIZES, **settings)
+    settings: dict[str, Any] = {**TINY_SIZES, **options.get("settings", {})}
+    model = random_model(kind, len(tokenizer), options.get("seed", 0), **settings)
     plain = folder / "plain"
     model.to(options.get("dtype", torch.float32)).save_pretrained(plain)
     tokenizer.save_pretrained(plain)
@@ -214,16 +215,9 @@ def write_pairs(folder: Path, kind: str, num_labels: int = 1, **options: Any) ->
     save_file({"scores": scores, "logits": logits}, folder / "expected.safetensors")
 
 
-def make_pair_tokenizer() -> PreTrainedTokenizerFast:
-    """Return make_tokenizer with BERT's template for two texts."""
-    tokenizer = make_tokenizer()
-    first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", first), ("[SEP]", last)],
-    )
-    return tokenizer
+def make_pair_tokenizer() -> BertTokenizer:
+    """Return make_tokenizer as the class that tells two texts apart."""
+    return BertTokenizer(vocab=make_tokenizer().get_vocab(), model_max_length=40)
 
 
 def rename_to_legacy(path: Path) -> None:
@@ -289,7 +283,11 @@ def main() -> None:
     write_gte(GOLDEN / "gte")
     bias = {"norm_bias": True, "attention_bias": True, "mlp_bias": True, "classifier_bias": True}
     write_small(GOLDEN / "modernbert-biased", "modernbert", seed=12, settings=bias)
+    pair_tokenizer = make_pair_tokenizer()
     write_pairs(GOLDEN / "pairs" / "bert", "bert")
+    one_type = make_tokenizer()  # of a class that does not tell texts apart
+    one_type.backend_tokenizer.post_processor = pair_tokenizer.backend_tokenizer.post_processor
+    write_pairs(GOLDEN / "pairs" / "bert-one-type", "bert", tokenizer=one_type)
     write_pairs(GOLDEN / "pairs" / "distilbert", "distilbert", num_labels=3)
     write_pairs(GOLDEN / "pairs" / "roberta", "roberta", tokenizer=tokenizer)
     write_real(sys.argv[1])

@@ -24,7 +24,7 @@ LAYERS = [
     ["models", "index"],
     ["routes"],
     ["saving"],
-    ["encoder", "warmup"],
+    ["encoder", "reranker", "warmup"],
     ["demo"],
     ["display"],
     ["commands"],
@@ -37,6 +37,7 @@ def test_public_names() -> None:
     assert minisplade.__all__ == sorted(minisplade.__all__)
     assert minisplade.__all__ == [
         "CheckpointError",
+        "CrossEncoder",
         "Hit",
         "Hits",
         "Index",
