@@ -80,9 +80,13 @@ def _read(path: Path) -> Tokenizer:
     settings = read_json(config) if config.is_file() else {}
     try:
         if path.name == "tokenizer.json":
-            return Tokenizer.from_file(str(path))
-        build = _word_pieces if path.name == "vocab.txt" else _byte_pairs
-        return build(path, settings)
+            tokenizer = Tokenizer.from_file(str(path))
+        else:
+            build = _word_pieces if path.name == "vocab.txt" else _byte_pairs
+            tokenizer = build(path, settings)
+        # Some mistakes, such as a frame of unknown tokens, show only in use.
+        tokenizer.encode("a")
+        return tokenizer
     except (CheckpointError, KeyboardInterrupt):
         raise
     except (
