@@ -14,12 +14,13 @@ from minisplade.display import (
     print_json,
     print_line,
     print_model,
+    print_report,
     rounded,
     say,
     wants_json,
     with_progress,
 )
-from minisplade.errors import InputError, ModelNotFoundError
+from minisplade.errors import CheckpointError, InputError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from minisplade.encoder import SparseEncoder
@@ -99,18 +100,66 @@ def search(options: Namespace) -> None:
 
 
 def models(options: Namespace) -> None:
-    """List the known models and whether they are on this machine, or fetch one."""
+    """List the known models, or fetch, explain, convert or verify one."""
     from minisplade.hub import KNOWN_MODELS, find_model, is_cached
 
-    if options.action == "pull":
-        if not options.name:
-            options.parser.error(f"pull needs a name; known models: {', '.join(KNOWN_MODELS)}")
+    action, as_json = options.action, wants_json(options.json)
+    _check_model_options(options, list(KNOWN_MODELS))
+    if action == "pull":
         print_line(str(find_model(options.name)))
-        return
-    if options.name:
-        options.parser.error(f"list takes no name; did you mean `models pull {options.name}`?")
-    for model in KNOWN_MODELS.values():
-        print_model(model, is_cached(model), wants_json(options.json))
+    elif action == "inspect":
+        from minisplade.inspection import inspect_model
+
+        print_report(inspect_model(find_model(options.name)), as_json)
+    elif action == "convert":
+        from minisplade.conversion import convert_model
+
+        gap = convert_model(options.name, options.target, options.float16)
+        say(f"{options.target}: weights of vectors differ by {gap:.1e} at most")
+    elif action == "verify":
+        _verify(options, as_json)
+    else:
+        for model in KNOWN_MODELS.values():
+            print_model(model, is_cached(model), as_json)
+
+
+def _check_model_options(options: Namespace, known: list[str]) -> None:
+    """Exit with what is missing or too much for the action that is asked for."""
+    action, name, error = options.action, options.name, options.parser.error
+    if action == "list" and name:
+        error(f"list takes no name; did you mean `models pull {name}`?")
+    if action == "pull" and not name:
+        error(f"pull needs a name; known models: {', '.join(known)}")
+    if action != "list" and not name:
+        error(f"{action} needs a name or a folder")
+    if bool(options.target) != (action == "convert"):
+        error("convert needs two folders" if action == "convert" else f"{action} takes one name")
+    if options.float16 and action != "convert":
+        error("--float16 goes with convert")
+    if options.vectors and action != "verify":
+        error("--vectors goes with verify")
+
+
+def _verify(options: Namespace, as_json: bool) -> None:
+    """Print how far each kernel path is off, and fail if that is too much."""
+    from minisplade.conversion import verify_model
+
+    wrong = []
+    for check in verify_model(options.name, options.vectors):
+        row = {"kernel_path": check.kernel_path, "vectors": check.num_vectors}
+        row |= {"largest_difference": check.largest_difference, "right": check.is_right}
+        if as_json:
+            print_json(row)
+        else:
+            verdict = "right" if check.is_right else f"wrong, more than {check.tolerance}"
+            print_line(
+                f"{check.kernel_path:10} {check.num_vectors} vectors, largest difference "
+                f"{check.largest_difference:.1e}: {verdict}"
+            )
+        if not check.is_right:
+            wrong.append(check.kernel_path)
+    if wrong:
+        raise CheckpointError(f"{options.name} gives other vectors on {', '.join(wrong)}")
 
 
 def demo(options: Namespace) -> None:

@@ -337,8 +337,11 @@ class SparseEncoder:
             "attention_mask": batch.attention_mask.astype(np.int32),
         }
 
-    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder that sentence-transformers, transformers and minisplade load."""
+    def save_pretrained(self, path: str | os.PathLike[str], *, float16: bool = False) -> None:
+        """Write a folder that sentence-transformers, transformers and minisplade load.
+
+        float16: round the weights to half the size.
+        """
         settings = Settings(
             document=self.document_route.way,
             query=self.query_route.way,
@@ -348,7 +351,7 @@ class SparseEncoder:
             prompts=self.prompts,
             default_prompt_name=self.default_prompt_name,
         )
-        write_folder(Path(path), settings, self.document_route, self.query_route)
+        write_folder(Path(path), settings, self.document_route, self.query_route, float16)
 
     def _first_prompt(self, *names: str) -> str:
         """Look up the first of some prompts that the model has, or else its default prompt."""

@@ -157,4 +157,9 @@ def _write_weights(path: Path, weights: Mapping[str, FloatArray], dtype: str) ->
 
 def _write_json(path: Path, content: Any) -> None:
     with replacing(path) as file:
-        file.write((json.dumps(content, indent=2) + "\n").encode())
+        file.write(json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """Return JSON as it is written into the files of a model."""
+    return (json.dumps(content, indent=2) + "\n").encode()

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from torch_files import legacy_file, zip_file
 
 PACKAGE = "sentence_transformers.sparse_encoder.models"
-NEW_PACKAGE = "sentence_transformers.sparse_encoder.modules.x"
+NEW_PACKAGE = "sentence_transformers.sparse_encoder.modules"
 POOLING = {"pooling_strategy": "max", "activation_function": "relu"}
 
 Dense = NDArray[np.float32]
@@ -126,6 +126,7 @@ def write_router(
     router = {"idx": 0, "name": "0", "path": "", "type": f"{package}.Router"}
     router["type"] = "sentence_transformers.models.Router" if package == PACKAGE else router["type"]
     write_json(folder / "modules.json", [router])
+    write_json(folder / "config_sentence_transformers.json", {"model_type": "SparseEncoder"})
     types = {
         step: f"{package}.{step.rpartition('_')[2] or 'MLMTransformer'}"
         for step in (*query, *document)
@@ -150,20 +151,22 @@ def write_static(folder: Path, source: Path, weights: Dense | None) -> None:
 
 MLM, SPLADE, STATIC = "MLMTransformer", "SpladePooling", "SparseStaticEmbedding"
 ROUTE = [f"document_0_{MLM}", f"document_1_{SPLADE}"]
+ROUTE_AT_ROOT = ["", ROUTE[1]]
 
 
 def static_queries(
     folder: Path, name: str, at_root: bool, package: str = PACKAGE, pickled: bool = False
 ) -> Expected:
     """Lay out a router with static queries; the document model at the root or not."""
-    home = folder if at_root else folder / ROUTE[0]
+    route = ROUTE_AT_ROOT if at_root else ROUTE
+    home = folder / route[0]
     copy_plain(name, home)
     pooling = json.loads((GOLDEN / name / "1_SpladePooling" / "config.json").read_text())
     write_json(folder / ROUTE[1] / "config.json", pooling)
     query = f"query_0_{STATIC}"
     weights = token_weights(home)
     write_static(folder / query, home, as_array(home, weights))
-    write_router(folder, [query], ROUTE, package)
+    write_router(folder, [query], route, package)
     expected = Expected(golden_weights(name), static_vectors(home, weights))
     if pickled:
         pickle_weights(home)
@@ -184,7 +187,16 @@ def pickled(folder: Path) -> Expected:
 def new_class_names(folder: Path) -> Expected:
     """Lay out a model as sentence-transformers 6 names its classes."""
     copy_full("bert", folder)
-    write_modules(folder, "Transformer", SPLADE, package="sentence_transformers.base.modules.x")
+    steps = [
+        {
+            "idx": 0,
+            "name": "0",
+            "path": "",
+            "type": "sentence_transformers.base.modules.Transformer",
+        },
+        {"idx": 1, "name": "1", "path": f"1_{SPLADE}", "type": f"{NEW_PACKAGE}.{SPLADE}"},
+    ]
+    write_json(folder / "modules.json", steps)
     task = {"transformer_task": "fill-mask", "max_seq_length": 40}
     write_json(folder / "sentence_bert_config.json", task)
     return same("bert")
@@ -206,7 +218,7 @@ def efficient_pair(folder: Path) -> Expected:
     write_json(folder / query[1] / "config.json", POOLING)
     log1p = POOLING | {"activation_function": "log1p_relu"}
     write_json(folder / ROUTE[1] / "config.json", log1p)
-    write_router(folder, query, ROUTE)
+    write_router(folder, query, ROUTE_AT_ROOT)
     return Expected(golden_weights("distilbert"), golden_weights("bert"))
 
 
@@ -217,7 +229,7 @@ def lexical(folder: Path) -> Expected:
     copy_plain("bert", folder / query[0])
     write_json(folder / query[1] / "config.json", POOLING)
     (folder / f"query_0_{STATIC}").rename(folder / query[2])
-    write_router(folder, query, ROUTE)
+    write_router(folder, query, ROUTE_AT_ROOT)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(40)
     mask = np.zeros_like(expected.documents)
@@ -260,14 +272,14 @@ def idf_module(folder: Path) -> Expected:
     write_json(folder / query / "config.json", {"frozen": True, "path": "idf.json"})
     weights = token_weights(folder)
     write_json(folder / "idf.json", weights)
-    write_router(folder, [query], ROUTE)
+    write_router(folder, [query], ROUTE_AT_ROOT)
     return Expected(golden_weights("bert"), static_vectors(folder, weights))
 
 
-def empty_step_name(folder: Path) -> Expected:
-    """Lay out a router that calls the step at the root ""."""
+def unnamed_root(folder: Path) -> Expected:
+    """Lay out a router whose step at the root is called as if it had a folder."""
     expected = static_queries(folder, "bert", at_root=True)
-    write_router(folder, [f"query_0_{STATIC}"], ["", ROUTE[1]])
+    write_router(folder, [f"query_0_{STATIC}"], ROUTE)
     return expected
 
 
@@ -346,7 +358,7 @@ ROWS: dict[str, Builder] = {
     "opensearch v2-distill": golden("distilbert"),
     "opensearch doc-v1": idf_module,
     "opensearch doc-v2-distill": lines_of_weights,
-    "opensearch doc-v2-mini": empty_step_name,
+    "opensearch doc-v2-mini": with_static("bert", at_root=True),
     "opensearch doc-v3-distill": with_static("distilbert", at_root=True),  # log1p_relu
     "opensearch doc-v3-gte": with_static("gte", at_root=True, package=NEW_PACKAGE),
     "opensearch multilingual-v1": table_of_weights,
@@ -360,4 +372,5 @@ ROWS: dict[str, Builder] = {
     "sparse-encoder-testing/inference-free-splade-bert-tiny-nq": with_static("bert"),
     "any RoBERTa with vocab.json and merges.txt": golden("roberta"),
     "any ALBERT": golden("albert"),
+    "a router without its first folder": unnamed_root,
 }

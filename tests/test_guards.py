@@ -25,7 +25,7 @@ LAYERS = [
     ["routes"],
     ["saving"],
     ["encoder", "reranker", "warmup"],
-    ["demo"],
+    ["demo", "inspection", "conversion"],
     ["display"],
     ["commands"],
     ["cli"],

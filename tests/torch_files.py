@@ -85,6 +85,7 @@ def zip_file(
         archive.writestr("archive/data.pkl", content)
         for key, array in enumerate(tensors.values()):
             archive.writestr(f"archive/data/{key}", array.tobytes())
+        archive.writestr("archive/version", "3\n")  # of the format; torch insists on it
         for title, content in (extra or {}).items():
             archive.writestr(f"archive/{title}", content)
     return file.getvalue()

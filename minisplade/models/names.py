@@ -1,6 +1,6 @@
 """Reading and writing checkpoints by the tables of architectures.py: settings, then weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -125,6 +125,14 @@ def read_params(
         start = shape[0] * stored.index
         params[name] = weight[start : start + shape[0]] if stored.count > 1 else weight
     return params
+
+
+def unused_tensors(
+    architecture: Architecture, checkpoint: Checkpoint, shapes: Iterable[str]
+) -> list[str]:
+    """Return the names of the tensors of a file that no weight is read from."""
+    used = {_find(architecture, checkpoint, name).name for name in shapes}
+    return sorted(set(checkpoint.tensors) - used)
 
 
 def stored_weights(params: Params, raw: Mapping[str, Any], purpose: Purpose = "mlm") -> Params:
