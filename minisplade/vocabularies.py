@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from minisplade.checkpoint import MAX_JSON_BYTES, read_json
 from minisplade.errors import CheckpointError
@@ -143,10 +143,7 @@ def _byte_pairs(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
         trim_offsets=True,
         add_prefix_space=settings.get("add_prefix_space", False),
     )
-    tokenizer.add_special_tokens(
-        # A mask takes the place of a word, with the space before it.
-        [AddedToken(text, lstrip=name == "mask_token") for name, text in special.items()]
-    )
+    tokenizer.add_special_tokens(list(special.values()))
     return tokenizer
 
 
