@@ -336,9 +336,3 @@ def pack_linear(params: Params, size_in: int, *names: str) -> tuple[FloatArray, 
 def norm(params: Params, name: str) -> tuple[FloatArray, FloatArray]:
     """Return a norm's weight and bias."""
     return np.array(params[f"{name}.weight"]), np.array(params[f"{name}.bias"])
-
-
-def padded(matrix: FloatArray, rows: int = 0, columns: int = 0) -> FloatArray:
-    """Add zeros below and to the right until there are so many rows and columns."""
-    missing = [max(0, size - have) for size, have in zip((rows, columns), matrix.shape)]
-    return np.pad(matrix, [(0, missing[0]), (0, missing[1])])

@@ -30,7 +30,6 @@ from minisplade.models.body import (
     over_threads,
     pack_body,
     pack_linear,
-    padded,
     plan_rows,
     run_body,
     size_bytes,
@@ -95,7 +94,7 @@ def pack_model(model: MaskedLanguageModel, screened: bool) -> PackedModel:
     hidden = config.hidden_size
     decoder = params["head.decoder.weight"]
     if hidden % LANES:
-        decoder = padded(decoder, columns=round_up(hidden, LANES))
+        decoder = np.pad(decoder, [(0, 0), (0, -hidden % LANES)])
     return PackedModel(
         body=pack_body(params, config),
         transform=pack_linear(params, hidden, "head.transform"),
