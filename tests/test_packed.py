@@ -1,6 +1,8 @@
 """The compiled encoder against the reference path, and what it promises beside equality."""
 
+import json
 import multiprocessing
+import shutil
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ COMPILED = [
         marks=pytest.mark.skipif("avx2" not in cpu_features(), reason="this CPU has no AVX2"),
     ),
 ]
-UNPACKED = ("albert", "gte", "modernbert", "modernbert-biased")
+UNPACKED = ("albert",)
 CHECKPOINTS = [name for name in ALL_CHECKPOINTS if name not in UNPACKED]
 TEXTS = [*conftest.TEXTS, "on the mat"]
 MANY = [f"{TEXTS[i % 7]} number {i} of the texts {'and more ' * (i % 13)}" for i in range(150)]
@@ -65,6 +67,22 @@ def test_what_is_not_compiled_runs_on_the_reference_path(path: str, checkpoint: 
         SparseEncoder(GOLDEN / checkpoint, kernel_path=path)
 
 
+@pytest.mark.parametrize("checkpoint", ["modernbert", "modernbert-biased", "gte"])
+def test_rotary_positions_and_windows_in_long_texts(
+    path: str, checkpoint: str, tmp_path: Path
+) -> None:
+    """Blocks of queries begin far into the text, and see keys on both sides of them."""
+    shutil.copytree(GOLDEN / checkpoint, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 400}))
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 400}')
+    texts = ["the cat sat on the mat and judge black wizards " * n for n in (20, 3, 9)]
+    reference = SparseEncoder(tmp_path, kernel_path="reference")
+    assert reference.tokenize(texts)["attention_mask"].sum(axis=1).max() > 250
+    found = SparseEncoder(tmp_path, kernel_path=path).encode(texts)
+    assert np.abs(found.toarray() - reference.encode(texts).toarray()).max() < 1e-5
+
+
 def test_padding_inside_a_text_keeps_its_place(path: str) -> None:
     """RoBERTa does not count padding, even where a text has it by name."""
     texts = ["the <pad> cat<pad><pad> sat", "<pad>", "on <pad>"]
@@ -75,12 +93,15 @@ def test_padding_inside_a_text_keeps_its_place(path: str) -> None:
     assert np.abs(found - reference.encode(texts).toarray()).max() < 1e-5
 
 
-def test_bytes_do_not_depend_on_batch_order_neighbours_or_threads(path: str) -> None:
-    alone = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=1)
+@pytest.mark.parametrize("checkpoint", ["bert", "modernbert", "gte"])
+def test_bytes_do_not_depend_on_batch_order_neighbours_or_threads(
+    path: str, checkpoint: str
+) -> None:
+    alone = SparseEncoder(GOLDEN / checkpoint, kernel_path=path, num_threads=1)
     texts = MANY[:40]
     expected = [alone.encode(text) for text in texts]
     for threads in (1, 2, 5):
-        encoder = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=threads)
+        encoder = SparseEncoder(GOLDEN / checkpoint, kernel_path=path, num_threads=threads)
         together = encoder.encode(texts)
         assert all(together[i] == vector for i, vector in enumerate(expected))
         order = np.random.default_rng(threads).permutation(len(texts))

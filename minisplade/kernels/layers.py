@@ -11,7 +11,7 @@ import numpy as np
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray
 from minisplade.functional import ERF_DENOMINATOR, ERF_NUMERATOR
-from minisplade.kernels.attention import AttentionScratch, attention
+from minisplade.kernels.attention import EVERYTHING, AttentionScratch, attention
 from minisplade.kernels.compiler import kernel
 from minisplade.kernels.tiles import PANEL, ROWS, multiply, round_up
 
@@ -199,7 +199,7 @@ def encoder_layer(
     linear(
         states, stride, hidden, weights.mix_weight, weights.mix_bias, rows, wide, mix, False, block
     )
-    attention(wide, mix, hidden, num_heads, offsets, mixed, stride, attending)
+    attention(wide, mix, hidden, num_heads, offsets, mixed, stride, EVERYTHING, attending)
     linear(
         mixed,
         stride,

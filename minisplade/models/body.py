@@ -13,16 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, Params
 from minisplade.errors import InputError
 from minisplade.kernels import layers
-from minisplade.kernels.attention import QUERY_BLOCK, AttentionScratch
+from minisplade.kernels.attention import EVERYTHING, QUERY_BLOCK, AttentionScratch
 from minisplade.kernels.compiler import Bundle
 from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK, LayerWeights, Scratch
+from minisplade.kernels.rotary import rotary_layer, rotation_tables
 from minisplade.kernels.tiles import PANEL, ROWS, panels_of, round_up
 from minisplade.models.bert import BertConfig, positions
 
@@ -39,10 +40,12 @@ class Body:
 
     config: BertConfig
     word: FloatArray  # (V, D), as in the file
-    position: FloatArray  # (rows, D), as in the file
+    position: FloatArray  # (rows, D), as in the file, or one row of 0 where tokens are rotated
     token_type: FloatArray  # (types, D), or one row of 0 where the model has none
     embedding_norm: tuple[FloatArray, FloatArray]
     layers: tuple[Bundle, ...]  # of LayerWeights
+    final_norm: tuple[FloatArray, FloatArray]  # (0,) each where there is none
+    rotations: Mapping[float, tuple[FloatArray, FloatArray]]  # cosines and sines by their base
     idle: list[BodySpace] = field(default_factory=list)
 
 
@@ -68,33 +71,33 @@ class Chunk:
 
 def can_pack(config: BertConfig) -> bool:
     """Tell whether the kernels know all that a model does; else only bert.py does."""
-    plain = BertConfig(
-        *(config.vocab_size, config.hidden_size, config.num_layers, config.num_heads),
-        *(config.intermediate_size, config.max_positions, config.num_token_types),
-        *(config.layer_norm_eps, config.pad_token_id, config.position_offset),
-    )
-    return config == plain
+    return not (config.embedding_size or config.shared_layers or config.tanh_gelu)
 
 
 def pack_body(params: Params, config: BertConfig) -> Body:
     """Lay out the weights of an encoder, which stay as they are."""
-    token_type = np.zeros((1, config.hidden_size), dtype=np.float32)
-    if config.num_token_types:
-        token_type = np.array(params["embeddings.token_type.weight"])
+    nothing = np.zeros((1, config.hidden_size), dtype=np.float32)
+    size = config.hidden_size // config.num_heads
     return Body(
         config=config,
         word=np.ascontiguousarray(params["embeddings.word.weight"]),
-        position=np.ascontiguousarray(params["embeddings.position.weight"]),
-        token_type=token_type,
+        position=np.ascontiguousarray(params.get("embeddings.position.weight", nothing)),
+        token_type=np.ascontiguousarray(params.get("embeddings.token_type.weight", nothing)),
         embedding_norm=norm(params, "embeddings.norm"),
         layers=tuple(Bundle(_pack_layer(params, config, i)) for i in range(config.num_layers)),
+        final_norm=norm(params, "final_norm"),
+        rotations={
+            base: rotation_tables(config.max_positions, size, base, config.rotary_scaling)
+            for base in set(config.rotary_bases)
+        },
     )
 
 
 def space_shapes(config: BertConfig, rows: int) -> Shapes:
     """Name the arrays that chunks of so many tokens are computed in."""
     hidden = round_up(config.hidden_size, PANEL)
-    inner = round_up(max(3 * config.hidden_size, config.intermediate_size), PANEL)
+    inner = round_up(config.intermediate_size, PANEL) * (2 if config.gated else 1)
+    inner = max(round_up(3 * config.hidden_size, PANEL), inner)
     one_head = round_up(config.hidden_size // config.num_heads, PANEL)
     # Attention reads whole tiles from any row on.
     tall, long = rows + ROWS, round_up(min(rows, config.max_positions), PANEL)
@@ -129,29 +132,31 @@ def make_space(config: BertConfig, rows: int) -> BodySpace:
 
 def run_body(body: Body, chunk: Chunk, scratch: Bundle, attending: Bundle) -> None:
     """Leave the hidden states of a chunk in scratch.states, a row a token."""
-    config = body.config
-    layers.embed(
-        chunk.input_ids,
-        chunk.places,
-        chunk.types,
-        body.word,
-        body.position,
-        body.token_type,
-        *body.embedding_norm,
-        config.layer_norm_eps,
-        scratch,
-        round_up(config.hidden_size, PANEL),
-    )
-    for weights in body.layers:
-        layers.encoder_layer(
-            weights,
-            config.num_heads,
-            config.layer_norm_eps,
-            chunk.offsets,
+    config, eps = body.config, body.config.layer_norm_eps
+    stride = round_up(config.hidden_size, PANEL)
+    places = np.zeros_like(chunk.places) if config.rotary_bases else chunk.places
+    tables = body.word, body.position, body.token_type, *body.embedding_norm
+    layers.embed(chunk.input_ids, places, chunk.types, *tables, eps, scratch, stride)
+    for layer, weights in enumerate(body.layers):
+        start = weights, config.num_heads, eps, chunk.offsets
+        if not config.rotary_bases:
+            layers.encoder_layer(*start, config.hidden_size, scratch, attending)
+            continue
+        window = config.windows[layer] if config.windows else None
+        rotary_layer(
+            *start,
+            chunk.places,
+            *body.rotations[config.rotary_bases[layer]],
+            EVERYTHING if window is None else window,
+            config.pre_norm,
             config.hidden_size,
             scratch,
             attending,
         )
+    if config.pre_norm:
+        rows = round_up(int(chunk.offsets[-1]), ROWS)
+        states = cast(Scratch, scratch.value).states
+        layers.layer_norm(states, stride, config.hidden_size, rows, *body.final_norm, eps)
 
 
 def encode_tokens(
@@ -315,24 +320,36 @@ def _pack_layer(params: Params, config: BertConfig, layer: int) -> LayerWeights:
     block, hidden = f"layers.{layer}", config.hidden_size
     inner = round_up(config.intermediate_size, PANEL)
     roles = [f"{block}.attention.{role}" for role in ("query", "key", "value")]
+    ups = [f"{block}.feed_forward.{role}" for role in (("gate", "up") if config.gated else ("up",))]
     return LayerWeights(
         *pack_linear(params, hidden, *roles),
         *pack_linear(params, hidden, f"{block}.attention.output"),
         *norm(params, f"{block}.attention_norm"),
-        *pack_linear(params, hidden, f"{block}.feed_forward.up"),
+        *pack_linear(params, hidden, *ups),
         *pack_linear(params, inner, f"{block}.feed_forward.down"),
         *norm(params, f"{block}.feed_forward_norm"),
     )
 
 
 def pack_linear(params: Params, size_in: int, *names: str) -> tuple[FloatArray, FloatArray]:
-    """Stack linear layers and cut them into flat panels (out / PANEL, size_in, PANEL)."""
-    weight = np.concatenate([params[f"{name}.weight"] for name in names])
-    bias = np.concatenate([params[f"{name}.bias"] for name in names])
-    size_out = round_up(bias.size, PANEL)
-    return panels_of(weight, size_in), np.pad(bias, (0, size_out - bias.size))
+    """Stack linear layers and cut them into flat panels (out / PANEL, size_in, PANEL).
+
+    A layer without a bias gets one of 0.
+    """
+    weights = [params[f"{name}.weight"] for name in names]
+    biases = [_bias(params, name) for name in names]
+    size_out = round_up(sum(bias.size for bias in biases), PANEL)
+    bias = np.concatenate(biases)
+    return panels_of(np.concatenate(weights), size_in), np.pad(bias, (0, size_out - bias.size))
 
 
 def norm(params: Params, name: str) -> tuple[FloatArray, FloatArray]:
-    """Return a norm's weight and bias."""
-    return np.array(params[f"{name}.weight"]), np.array(params[f"{name}.bias"])
+    """Return a norm's weight and bias, 0 if it has none; (0,) each where there is no norm."""
+    if f"{name}.weight" not in params:
+        return np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32)
+    return np.array(params[f"{name}.weight"]), np.array(_bias(params, name))
+
+
+def _bias(params: Params, name: str) -> FloatArray:
+    weight = params[f"{name}.weight"]
+    return params.get(f"{name}.bias", np.zeros(weight.shape[0], dtype=np.float32))
