@@ -6,6 +6,7 @@ import shutil
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import conftest
@@ -16,8 +17,11 @@ from conftest import GOLDEN
 from uncompiled import assert_passes_uncompiled
 
 from minisplade import InputError, SparseEncoder, SparseVectors
-from minisplade.models import body
+from minisplade.models import MaskedLanguageModel, body
 from minisplade.models import packed as packed_module
+from minisplade.models.bert import BertConfig
+from minisplade.models.names import param_shapes
+from minisplade.pooling import splade_pool
 from minisplade.runtime import KERNEL_PATHS, choose_kernel_path, cpu_features
 
 COMPILED = [
@@ -65,6 +69,35 @@ def test_what_is_not_compiled_runs_on_the_reference_path(path: str, checkpoint: 
     assert SparseEncoder(GOLDEN / checkpoint).kernel_path == "reference"
     with pytest.raises(InputError, match=f"kernel path '{path}' does not know the architecture"):
         SparseEncoder(GOLDEN / checkpoint, kernel_path=path)
+
+
+PLAIN = BertConfig(31, 24, 2, 2, 40, 50, 2, 1e-5)
+ROTARY = replace(PLAIN, gated=True, rotary_bases=(100.0, 1e4), num_token_types=0)
+CONFIGS = [
+    PLAIN,
+    replace(PLAIN, hidden_size=40, num_heads=5, intermediate_size=7, position_offset=2),
+    ROTARY,
+    replace(ROTARY, rotary_scaling=3.0, intermediate_size=17, num_token_types=1),
+    replace(ROTARY, pre_norm=True, windows=(3, None), without_bias=frozenset(["norm", "up"])),
+    replace(ROTARY, pre_norm=True, hidden_size=36, num_heads=3, intermediate_size=52),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_sizes_that_fill_no_panel(path: str, config: BertConfig) -> None:
+    rng = np.random.default_rng(config.intermediate_size)
+    params = {
+        name: (rng.standard_normal(shape) / 4 + name.endswith("norm.weight")).astype(np.float32)
+        for name, shape in param_shapes(config).items()
+    }
+    model = MaskedLanguageModel(config, params, {})
+    sequences = [rng.integers(1, 31, size).astype(np.int32) for size in (50, 1, 29)]
+    packed = packed_module.pack_model(model, path == "screened")
+    found = packed_module.encode(packed, sequences, "max", "relu", 1, 1 << 30).toarray()
+    for row, ids in zip(found, sequences, strict=True):
+        mask = np.ones((1, ids.size), dtype=bool)
+        expected = splade_pool(model.logits(ids[None], mask), mask)[0]
+        assert np.abs(row - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("checkpoint", ["modernbert", "modernbert-biased", "gte"])

@@ -51,7 +51,7 @@ DTYPES = ["float32", "float64", "float16", "bfloat16"]
 @pytest.mark.parametrize("number", range(len(MODELS)))
 @pytest.mark.parametrize("tied", [True, False])
 def test_logits(number: int, tied: bool, tmp_path: Path) -> None:
-    """Hidden states and logits of padded batches, in the type that the file has."""
+    """Hidden states and logits of padded batches, and weights, in the type that the file has."""
     import torch
     from random_models import random_model
     from transformers import AutoModelForMaskedLM
@@ -76,6 +76,25 @@ def test_logits(number: int, tied: bool, tmp_path: Path) -> None:
     assert gap <= LOGITS_TOLERANCE
     gap = np.abs(ours.logits(ids, mask) - expected.logits.numpy())[mask].max()
     assert gap <= LOGITS_TOLERANCE
+
+    assert_weights(tmp_path, exact)
+
+
+def assert_weights(folder: Path, exact: Any) -> None:
+    """Compare SPLADE weights on every kernel path with those of a float64 model, text by text."""
+    import torch
+
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(GOLDEN / "bert" / name, folder)
+    fastest = SparseEncoder(folder)
+    paths = ["reference"] if fastest.kernel_path == "reference" else list(KERNEL_PATHS)
+    tokens = [fastest.tokenize([text])["input_ids"] for text in TEXTS]
+    with torch.no_grad():
+        logits = [exact(input_ids=torch.tensor(ids)).logits[0].numpy() for ids in tokens]
+    expected = np.log1p(np.maximum([of_text.max(axis=0) for of_text in logits], 0))
+    for path in paths:
+        found = SparseEncoder(folder, kernel_path=path).encode(TEXTS).toarray()
+        assert np.abs(found - expected).max() <= WEIGHTS_TOLERANCE, path
 
 
 # What sentence-transformers does not know, or takes for something else.

@@ -325,22 +325,26 @@ def _pack_layer(params: Params, config: BertConfig, layer: int) -> LayerWeights:
         *pack_linear(params, hidden, *roles),
         *pack_linear(params, hidden, f"{block}.attention.output"),
         *norm(params, f"{block}.attention_norm"),
-        *pack_linear(params, hidden, *ups),
+        *pack_linear(params, hidden, *ups, unit=PANEL),
         *pack_linear(params, inner, f"{block}.feed_forward.down"),
         *norm(params, f"{block}.feed_forward_norm"),
     )
 
 
-def pack_linear(params: Params, size_in: int, *names: str) -> tuple[FloatArray, FloatArray]:
+def pack_linear(
+    params: Params, size_in: int, *names: str, unit: int = 1
+) -> tuple[FloatArray, FloatArray]:
     """Stack linear layers and cut them into flat panels (out / PANEL, size_in, PANEL).
 
-    A layer without a bias gets one of 0.
+    unit: what the size of each layer is rounded up to, with zeros. One without a bias gets 0.
     """
-    weights = [params[f"{name}.weight"] for name in names]
-    biases = [_bias(params, name) for name in names]
-    size_out = round_up(sum(bias.size for bias in biases), PANEL)
-    bias = np.concatenate(biases)
-    return panels_of(np.concatenate(weights), size_in), np.pad(bias, (0, size_out - bias.size))
+    weights, biases = [], []
+    for name in names:
+        weight, bias = params[f"{name}.weight"], _bias(params, name)
+        weights.append(np.pad(weight, [(0, -bias.size % unit), (0, 0)]))
+        biases.append(np.pad(bias, (0, -bias.size % unit)))
+    stacked = np.concatenate(biases)
+    return panels_of(np.concatenate(weights), size_in), np.pad(stacked, (0, -stacked.size % PANEL))
 
 
 def norm(params: Params, name: str) -> tuple[FloatArray, FloatArray]:
