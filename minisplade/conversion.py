@@ -1,19 +1,23 @@
 """Models written anew as one canonical folder, and checked against vectors that they must give."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minisplade.arrays import FloatArray
 from minisplade.checkpoint import read_any_json
 from minisplade.encoder import SparseEncoder
 from minisplade.errors import CheckpointError, InputError
 from minisplade.files import replacing
 from minisplade.hub import find_model
-from minisplade.runtime import KERNEL_PATHS, KernelPath, choose_kernel_path
+from minisplade.layout import read_optional
+from minisplade.models.names import classifies
+from minisplade.reranker import CrossEncoder
+from minisplade.runtime import KERNEL_PATHS, KernelPath
 from minisplade.saving import json_bytes
 from minisplade.vectors import SparseVector
 
@@ -48,27 +52,51 @@ def convert_model(
 ) -> float:
     """Write a model as safetensors, tokenizer.json and the files of sentence-transformers.
 
-    source: as in SparseEncoder; target: a folder that is new or empty; float16: round the weights
-    to half the size. Also writes EXPECTED_VECTORS, what the new folder makes of a few texts on the
-    reference path. Returns the largest difference of a weight in those vectors between source and
-    target. Raises InputError for a target that has content, and what SparseEncoder raises.
+    source: as in SparseEncoder, or a cross-encoder; target: a folder that is new or empty; float16:
+    round the weights to half the size. Also writes EXPECTED_VECTORS, what the new folder makes of
+    a few texts on the reference path. Returns the largest difference of a number in those between
+    source and target. Raises InputError for a target that has content, and what SparseEncoder
+    raises.
     """
     folder = Path(target)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{target} is there already and not an empty folder; give a new name")
-    original = SparseEncoder(source, kernel_path="reference")
+    original = _load(find_model(source), "reference")
     original.save_pretrained(folder, float16=float16)
-    written = SparseEncoder(folder, kernel_path="reference")
-    rows, largest = [], 0.0
-    for task in ("query", "document"):
-        before, after = original.encode(TEXTS, task=task), written.encode(TEXTS, task=task)
-        largest = max(largest, float(np.abs(before.toarray() - after.toarray()).max()))
-        for text, vector in zip(TEXTS, after):
-            weights = {str(i): float(f"{w:.9g}") for i, w in vector.to_dict().items()}
-            rows.append({"text": text, "task": task, "weights": weights})
+    written = _load(folder, "reference")
+    rows = []
+    largest = 0.0
+    for row in _tasks(original):
+        before, after = _outputs(original, row), _outputs(written, row)
+        largest = max(largest, float(np.abs(before - after).max()))
+        digits = {int(i): float(f"{after[i]:.9g}") for i in np.flatnonzero(after)}
+        rows.append({**row, "weights": digits})
     with replacing(folder / EXPECTED_VECTORS) as file:
         file.write(json_bytes(rows))
     return largest
+
+
+def _load(folder: Path, kernel_path: str | None) -> SparseEncoder | CrossEncoder:
+    """Load a model by the class that its files ask for."""
+    if classifies(read_optional(folder / "config.json")):
+        return CrossEncoder(folder, kernel_path=kernel_path)
+    return SparseEncoder(folder, kernel_path=kernel_path)
+
+
+def _tasks(model: SparseEncoder | CrossEncoder) -> list[dict[str, str]]:
+    """Return what a model is asked for the vectors that are kept with it."""
+    if isinstance(model, CrossEncoder):
+        return [{"query": TEXTS[0], "text": text} for text in TEXTS]
+    return [{"task": task, "text": text} for task in ("query", "document") for text in TEXTS]
+
+
+def _outputs(model: SparseEncoder | CrossEncoder, row: Mapping[str, Any]) -> FloatArray:
+    """Return the numbers that a model makes of a row: a dense vector (V,), or scores (C,)."""
+    if isinstance(model, CrossEncoder):
+        pair = str(row["query"]), str(row["text"])
+        return np.atleast_1d(model.predict(pair, activation="identity"))
+    vector: SparseVector = model.encode(str(row["text"]), task=row.get("task"))
+    return vector.toarray()
 
 
 def verify_model(
@@ -76,9 +104,10 @@ def verify_model(
 ) -> Iterator[Check]:
     """Compare what a model makes of texts with what it must, on every kernel path that it can take.
 
-    vectors: a JSON list of {"text", "weights": {term id: weight}} with an optional "task", by which
-    encode, encode_query or encode_document is meant; None is EXPECTED_VECTORS in the model's
-    folder. Raises CheckpointError where there are none or they are something else.
+    vectors: a JSON list of {"text", "weights": {term id: weight}} with an optional "task", "query"
+    or "document"; for a cross-encoder, of {"query", "text", "weights": {class: logit}}; None is
+    EXPECTED_VECTORS in the model's folder. Raises CheckpointError where there are none or they are
+    something else.
     """
     folder = find_model(model)
     path = Path(vectors) if vectors is not None else folder / EXPECTED_VECTORS
@@ -86,30 +115,30 @@ def verify_model(
     if not isinstance(rows, list) or not rows:
         raise CheckpointError(f"{path} is not a list of texts and their weights")
     for kernel_path in _paths(folder):
-        encoder = SparseEncoder(folder, kernel_path=kernel_path)
+        encoder = _load(folder, kernel_path)
         gaps = [_gap(encoder, row, path) for row in rows]
         yield Check(kernel_path, len(rows), max(gaps), TOLERANCE)
 
 
 def _paths(folder: Path) -> list[KernelPath]:
     """Return the kernel paths that a model can take here, from slow to fast."""
-    fastest = SparseEncoder(folder, kernel_path=None).kernel_path
     paths = list(KERNEL_PATHS)
-    return paths[: paths.index(min(fastest, choose_kernel_path(), key=paths.index)) + 1]
+    return paths[: paths.index(_load(folder, None).kernel_path) + 1]
 
 
-def _gap(encoder: SparseEncoder, row: Any, path: Path) -> float:
-    """Return the largest difference of a weight, relative to 1 or to a third of the heaviest."""
+def _gap(model: SparseEncoder | CrossEncoder, row: Any, path: Path) -> float:
+    """Return the largest difference of a number, in fourths of the largest where that is above 4.
+
+    Sums over many tokens are larger than maxima, and so is their rounding.
+    """
     try:
-        text, weights = str(row["text"]), {int(i): float(w) for i, w in row["weights"].items()}
-        task = row.get("task")
+        weights = {int(i): float(w) for i, w in row["weights"].items()}
+        found = _outputs(model, row)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} has a row without text and weights: {error!r}") from error
-    expected = np.zeros(encoder.get_embedding_dimension(), dtype=np.float32)
-    if weights and not 0 <= min(weights) <= max(weights) < expected.size:
+    if weights and not 0 <= min(weights) <= max(weights) < found.size:
         raise CheckpointError(f"{path} has weights for terms that the model does not know")
+    expected = np.zeros_like(found)
     expected[list(weights)] = list(weights.values())
-    vector: SparseVector = encoder.encode(text, task=task)
-    # Sums over many tokens are larger than maxima, and so is their rounding.
-    scale = max(1.0, float(expected.max(initial=0)) / 4)
-    return float(np.abs(vector.toarray() - expected).max(initial=0)) / scale
+    scale = max(1.0, float(np.abs(expected).max(initial=0)) / 4)
+    return float(np.abs(found - expected).max(initial=0)) / scale

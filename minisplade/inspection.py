@@ -20,6 +20,7 @@ from minisplade.layout import (
 from minisplade.models import bert, heads
 from minisplade.models.names import (
     Purpose,
+    classifies,
     find_architecture,
     num_classes,
     param_shapes,
@@ -53,7 +54,7 @@ def inspect_model(folder: Path) -> dict[str, Any]:
     report: dict[str, Any] = {"folder": str(folder), "use": ""}
     try:
         raw = read_optional(folder / "config.json")
-        if _classifies(raw):
+        if classifies(raw):
             _describe_pairs(folder, raw, report)
         else:
             _describe_vectors(folder, report)
@@ -61,13 +62,6 @@ def inspect_model(folder: Path) -> dict[str, Any]:
         report["use"] = f"none, because {error}"
     report["ignored"] = [*report.pop("ignored", []), *_ignored_files(folder)] or ["nothing"]
     return report
-
-
-def _classifies(raw: dict[str, Any]) -> bool:
-    names = raw.get("architectures")
-    return isinstance(names, list) and any(
-        str(name).endswith("ForSequenceClassification") for name in names
-    )
 
 
 def _describe_pairs(folder: Path, raw: dict[str, Any], report: dict[str, Any]) -> None:

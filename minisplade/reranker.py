@@ -17,6 +17,7 @@ from minisplade.layout import read_length, read_optional
 from minisplade.models import load_classifier
 from minisplade.routes import usable_path
 from minisplade.runtime import choose_kernel_path, choose_num_threads
+from minisplade.saving import write_classifier
 from minisplade.tokenization import TokenPair, batches_by_length, pad, tokenize_pairs
 from minisplade.vocabularies import load_tokenizer
 
@@ -158,6 +159,14 @@ class CrossEncoder:
                 entry["text"] = documents[place]
             ranked.append(entry)
         return ranked
+
+    def save_pretrained(self, path: str | os.PathLike[str], *, float16: bool = False) -> None:
+        """Write a folder that sentence-transformers and minisplade load.
+
+        float16: round the weights to half the size.
+        """
+        parts = self.folder, self.model, self.tokenizer, self.max_length
+        write_classifier(Path(path), *parts, float16)
 
     @cached_property
     def _body(self) -> "Body":

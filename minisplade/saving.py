@@ -15,6 +15,7 @@ from minisplade.arrays import FloatArray
 from minisplade.checkpoint import WEIGHTS
 from minisplade.files import replacing
 from minisplade.layout import Settings, StaticWay, read_optional
+from minisplade.models import MaskedLanguageModel, PairClassifier, TokenWeigher
 from minisplade.routes import NO_LIMIT, Route, SpladeRoute, StaticRoute, TokenRoute
 from minisplade.vocabularies import BYTE_PAIR_TOKENS, WORD_PIECE_TOKENS
 
@@ -106,15 +107,35 @@ def _write_steps(folder: Path, route: Route, places: Mapping[str, str], dtype: s
     return _kinds(route)
 
 
+def write_classifier(
+    folder: Path,
+    source: Path,
+    model: PairClassifier,
+    tokenizer: Tokenizer,
+    max_length: int,
+    float16: bool = False,
+) -> None:
+    """Write a cross-encoder; source is the folder whose tokenizer files are copied."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_tokenizer(folder, source, tokenizer, max_length)
+    _write_model(folder, model, "float16" if float16 else "float32")
+
+
 def _write_transformer(folder: Path, route: SpladeRoute | TokenRoute, dtype: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lower_case = isinstance(route, SpladeRoute) and route.way.lower_case
     _write_tokenizer(folder, route.way.folder, route.tokenizer, route.max_seq_length, lower_case)
-    _write_weights(folder / WEIGHTS, route.model.stored_weights(), dtype)
-    config = {**route.model.raw_config, "dtype": dtype, "torch_dtype": dtype}
-    _write_json(folder / "config.json", config)
+    _write_model(folder, route.model, dtype)
     own = {"max_seq_length": route.max_seq_length, "do_lower_case": False}
     _write_json(folder / "sentence_bert_config.json", own)
+
+
+def _write_model(
+    folder: Path, model: MaskedLanguageModel | TokenWeigher | PairClassifier, dtype: str
+) -> None:
+    _write_weights(folder / WEIGHTS, model.stored_weights(), dtype)
+    config = {**model.raw_config, "dtype": dtype, "torch_dtype": dtype}
+    _write_json(folder / "config.json", config)
 
 
 def _write_static(folder: Path, way: StaticWay, tokenizer: Tokenizer, weights: FloatArray) -> None:

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import GOLDEN, TEXTS
 from layouts import ROWS
 from safetensors.numpy import load_file, save_file
 
-from minisplade import CheckpointError, InputError, SparseEncoder
+from minisplade import CheckpointError, CrossEncoder, InputError, SparseEncoder
 from minisplade.cli import main
 from minisplade.conversion import EXPECTED_VECTORS, convert_model, verify_model
 from minisplade.runtime import KERNEL_PATHS, choose_kernel_path
@@ -33,6 +34,18 @@ def test_every_kernel_path_is_verified(tmp_path: Path) -> None:
     assert [check.kernel_path for check in verify_model(tmp_path / "bert")] == paths
     convert_model(GOLDEN / "albert", tmp_path / "albert")
     assert [check.kernel_path for check in verify_model(tmp_path / "albert")] == ["reference"]
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta"])
+def test_cross_encoders(name: str, tmp_path: Path) -> None:
+    assert convert_model(GOLDEN / "pairs" / name, tmp_path) == 0
+    checks = list(verify_model(tmp_path))
+    assert len(checks) == len(KERNEL_PATHS) or choose_kernel_path() != "screened"
+    assert all(check.is_right for check in checks)
+    old, new = CrossEncoder(GOLDEN / "pairs" / name), CrossEncoder(tmp_path)
+    pairs = [(TEXTS[2], text) for text in TEXTS]
+    assert np.array_equal(new.predict(pairs), old.predict(pairs))
+    assert new.activation == old.activation and new.max_length == old.max_length
 
 
 def test_half_precision_changes_little_and_is_told(tmp_path: Path) -> None:

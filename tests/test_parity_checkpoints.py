@@ -213,6 +213,9 @@ def test_cross_encoders(kind: str, shape: int, labels: int, tmp_path: Path) -> N
         found = ours.predict(pairs, activation="identity")
         assert np.abs(found - expected).max() <= LOGITS_TOLERANCE
         assert np.abs(ours.predict(pairs) - scores).max() <= WEIGHTS_TOLERANCE
+    ours.save_pretrained(tmp_path / "saved")
+    again = Reference(str(tmp_path / "saved"), device="cpu", local_files_only=True)
+    assert np.abs(again.predict(pairs) - scores).max() <= WEIGHTS_TOLERANCE
     if labels == 1:
         texts = [text for text in TEXTS if text]
         best = theirs.rank(TEXTS[2], texts, top_k=3, return_documents=True)

@@ -84,6 +84,10 @@ class PairClassifier:
         bend = find_architecture(self.raw_config, "class").class_bend
         return class_logits(self.params, first_states, bend)
 
+    def stored_weights(self) -> Params:
+        """Return the weights under the names of the checkpoint."""
+        return stored_weights(self.params, self.raw_config, "class")
+
     @property
     def num_classes(self) -> int:
         """Scores that each pair gets: C."""

@@ -84,6 +84,14 @@ def find_architecture(raw: Mapping[str, Any], purpose: Purpose = "mlm") -> Archi
     return architecture
 
 
+def classifies(raw: Mapping[str, Any]) -> bool:
+    """Tell whether config.json is that of a model with a classification head, known or not."""
+    names = raw.get("architectures")
+    return isinstance(names, list) and any(
+        str(name).endswith("ForSequenceClassification") for name in names
+    )
+
+
 def num_classes(raw: Mapping[str, Any]) -> int:
     """Return how many scores a classification head gives; raises CheckpointError."""
     labels = raw.get("id2label")
