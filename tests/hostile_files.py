@@ -215,7 +215,8 @@ def mutations(sources: dict[str, Path]) -> Iterator[tuple[str, Path, str, bytes]
 
 def peak_memory() -> int:
     """Return the most memory that this process has had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def attempt(name: str, folder: Path) -> None:

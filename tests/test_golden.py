@@ -6,7 +6,9 @@ notice the mistakes that BERT implementations usually have.
 
 import json
 import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +94,24 @@ def test_similarities_that_the_author_of_the_model_prints(encoder: SparseEncoder
     )
     printed = [[39.7253, 7.1662, 0.0], [7.1662, 27.0255, 0.1385], [0.0, 0.1385, 26.3539]]
     assert encoder.similarity(vectors, vectors) == pytest.approx(np.array(printed), abs=1e-3)
+
+
+def test_modernbert_as_older_files_describe_it(tmp_path: Path) -> None:
+    """Thetas and the order of local layers under the keys that most published models have."""
+    shutil.copytree(GOLDEN / "modernbert", tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    bases = {kind: rope["rope_theta"] for kind, rope in config.pop("rope_parameters").items()}
+    layers = config.pop("layer_types")
+    assert layers == ["full_attention", "sliding_attention"]
+    assert bases["full_attention"] != bases["sliding_attention"]
+    config |= {"global_attn_every_n_layers": 2, "position_embedding_type": "absolute"}
+    config |= {"global_rope_theta": bases["full_attention"]}
+    config |= {"local_rope_theta": bases["sliding_attention"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert errors(SparseEncoder(tmp_path).model, "modernbert")["logits"] < LOGITS_TOLERANCE
+    swapped = {"global_rope_theta": bases["sliding_attention"], "local_rope_theta": 1e9}
+    (tmp_path / "config.json").write_text(json.dumps(config | swapped))
+    assert errors(SparseEncoder(tmp_path).model, "modernbert")["logits"] > 5 * LOGITS_TOLERANCE
 
 
 # From here on: the checks above must fail for models that are wrong.

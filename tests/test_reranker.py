@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import GOLDEN, TEXTS
+from layouts import pickle_weights, to_vocabulary
 from safetensors.numpy import load_file
 
 from minisplade import CheckpointError, CrossEncoder, InputError
@@ -120,6 +121,18 @@ def test_wrong_options(options: dict[str, Any], expected: str) -> None:
         load("bert").predict(PAIRS, batch_size=0)
     with pytest.raises(InputError, match="activation is 'tanh'; expected one of"):
         load("bert").predict(PAIRS, activation="tanh")  # type: ignore[arg-type]
+
+
+def test_the_files_of_an_older_revision(tmp_path: Path) -> None:
+    """A pickle and vocab.txt, as ms-marco-MiniLM-L6-v2 was published first."""
+    shutil.copytree(GOLDEN / "pairs" / "bert", tmp_path, dirs_exist_ok=True)
+    expected = CrossEncoder(tmp_path).predict(PAIRS, activation="identity")
+    pickle_weights(tmp_path, legacy=True)
+    to_vocabulary(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["sbert_ce_default_activation_function"] = IDENTITY
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert np.array_equal(CrossEncoder(tmp_path).predict(PAIRS), expected)
 
 
 IDENTITY = "torch.nn.modules.linear.Identity"
