@@ -150,7 +150,7 @@ def test_what_is_learned_changes_no_bytes(threads: int, monkeypatch: pytest.Monk
     monkeypatch.setattr(packed_module, "LEARN_FROM", 400)
     encoder = SparseEncoder(kernel_path="screened", num_threads=threads)
     assert encoder.encode(MANY) == tiles  # learns on the way
-    screens = encoder._packed.screens  # type: ignore[union-attr]
+    screens = encoder.document_route.packed.screens  # type: ignore[union-attr]
     assert len(screens) == 2
     assert encoder.encode(MANY) == tiles
     assert len(screens) == 2

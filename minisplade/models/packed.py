@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,18 +127,15 @@ def encode(
     texts = min(CHUNK_TEXTS, rows // 2)
     chunks = list(cut_chunks(packed.config, sequences, rows, texts))
     workers = max(1, min(num_threads, len(chunks), affordable))
+
+    def run(chunk: Chunk, workspace: Workspace) -> SparseVectors:
+        return _encode_chunk(packed, chunk, strategy, activation, workspace)
+
     # The first chunk of all makes the screen that the others share.
     alone = int(packed.screened and not packed.screens)
-    vectors = []
-    for part, threads in ((chunks[:alone], 1), (chunks[alone:], workers)):
-        vectors += over_threads(
-            lambda chunk, workspace: _encode_chunk(packed, chunk, strategy, activation, workspace),
-            part,
-            packed.idle,
-            lambda: _workspace(packed, rows),
-            rows,
-            threads,
-        )
+    make = partial(_workspace, packed, rows)
+    vectors = over_threads(run, chunks[:alone], packed.idle, make, rows, 1)
+    vectors += over_threads(run, chunks[alone:], packed.idle, make, rows, workers)
     return concatenate(vectors, vocabulary)
 
 
