@@ -106,7 +106,7 @@ class SparseEncoder:
         if query_way is not settings.document:
             self.query_route = load_route(query_way, path, self.document_route.num_terms)
         self.default_task: Task = settings.default_task
-        if kernel_path is not None and self.kernel_path != path:
+        if kernel_path is not None and self.document_route.config and self.kernel_path != path:
             raise InputError(
                 f"kernel path {path!r} does not know the architecture of {self.name}; leave "
                 'kernel_path out, or use "reference"'

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import GOLDEN, TEXTS
-from layouts import ROWS, table_of_weights
+from layouts import (
+    ROWS,
+    as_array,
+    copy_plain,
+    static_vectors,
+    table_of_weights,
+    token_weights,
+    write_modules,
+    write_static,
+)
 from safetensors.numpy import save_file
 
 from minisplade import CheckpointError, Index, InputError, SparseEncoder
@@ -29,6 +38,23 @@ def test_static_queries_know_what_a_text_has_and_not_how_often(folder: Path) -> 
     assert len(encoder.encode_query("").term_ids) == 0
     assert encoder.encode_query([]).shape == (0, 90)
     assert encoder.encode_query(["", "a"]).shape == (2, 90)
+
+
+def test_a_model_of_token_weights_alone(tmp_path: Path) -> None:
+    copy_plain("bert", tmp_path / "source")
+    weights = token_weights(tmp_path / "source")
+    array = as_array(tmp_path / "source", weights)
+    write_static(tmp_path / "model", tmp_path / "source", array)
+    write_modules(tmp_path / "model", "SparseStaticEmbedding")
+    expected = static_vectors(tmp_path / "source", weights)
+    encoder = SparseEncoder(tmp_path / "model", kernel_path="tiles")  # which it has no use for
+    assert repr(encoder).endswith("90 terms, up to 40 tokens)")
+    for encode in (encoder.encode, encoder.encode_query, encoder.encode_document):
+        np.testing.assert_array_equal(encode(TEXTS).toarray(), expected)
+    encoder.save_pretrained(tmp_path / "saved")
+    np.testing.assert_array_equal(
+        SparseEncoder(tmp_path / "saved").encode(TEXTS).toarray(), expected
+    )
 
 
 def test_tasks(folder: Path) -> None:
