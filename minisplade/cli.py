@@ -3,6 +3,7 @@
 import argparse
 import logging
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -13,7 +14,18 @@ from minisplade.display import drop_output, prepare_output, say
 from minisplade.errors import MiniSpladeError
 
 MODEL_ACTIONS = ("list", "pull", "inspect", "convert", "verify")
-COMMANDS = ("encode", "index", "search", "models", "demo", "info", "warmup")
+COMMANDS = (
+    "encode",
+    "index",
+    "search",
+    "explain",
+    "trace",
+    "eval",
+    "models",
+    "demo",
+    "info",
+    "warmup",
+)
 
 INPUT_HELP = (
     "JSON lines (.jsonl), .csv, .tsv or plain text with one document a line, each also as .gz; "
@@ -27,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 for success, 1 for an error, 130 after Ctrl-C; wrong usage exits with 2.
     """
     options = make_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options.command_line = shlex.join(["minisplade", *given])
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(options.verbose, 2)]
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     logging.getLogger("minisplade").setLevel(level)
@@ -128,6 +142,88 @@ def make_parser() -> argparse.ArgumentParser:
 
     command = _command(
         subparsers,
+        "explain",
+        commands.explain,
+        "show which words the terms of a text, or the score of a document, come from",
+        """\
+  minisplade explain "the bank raised interest rates"
+  minisplade explain --query "travel by sea" --document "a sailor crosses the ocean"
+  minisplade explain "the bank raised interest rates" --html why.html""",
+    )
+    command.add_argument("text", nargs="*", help="a text, taken as a document")
+    command.add_argument("--query", help="a query; alone, or with --document")
+    command.add_argument("--document", help="a document; with --query, its score is explained")
+    command.add_argument("--top", type=_positive, metavar="N", help="show the N heaviest terms")
+    _add_view_options(command)
+    _add_model_option(command)
+
+    command = _command(
+        subparsers,
+        "trace",
+        commands.trace,
+        "walk through all that the model computes for a text",
+        """\
+  minisplade trace "the bank raised interest rates"
+  minisplade trace "the bank raised interest rates" --terms bank,money,river
+  minisplade trace "the bank raised interest rates" --html trace.html""",
+    )
+    command.add_argument("text", nargs="*", help="a text, best a short one")
+    command.add_argument(
+        "--terms", type=_names, metavar="A,B", help="terms to follow (the 12 heaviest)"
+    )
+    _add_view_options(command)
+    _add_model_option(command)
+
+    command = _command(
+        subparsers,
+        "eval",
+        commands.evaluate,
+        "measure a model on test collections, beside BM25 and fused with it",
+        """\
+  minisplade eval splade-tiny beir/scifact
+  minisplade eval ./my-model beir/scifact beir/nfcorpus -o report     writes report/report.html
+  minisplade eval splade-tiny msmarco --split dev.small --run-file theirs=run.trec""",
+    )
+    command.add_argument("model", help="a folder, a known name or a Hub id")
+    command.add_argument(
+        "data", nargs="+", help="folders in the layout of BEIR, MS MARCO or TREC, one a collection"
+    )
+    command.add_argument(
+        "-o", "--output", metavar="FOLDER", help="write an HTML and Markdown report, and all runs"
+    )
+    command.add_argument(
+        "--systems",
+        metavar="A,B",
+        type=_systems,
+        default="bm25,splade,hybrid",
+        help="of bm25, splade, hybrid, rrf and words; the first is the baseline "
+        "(bm25,splade,hybrid)",
+    )
+    command.add_argument(
+        "--rerank", metavar="MODEL", help="a cross-encoder that judges the last system's best again"
+    )
+    command.add_argument("--split", default="test", help="which judgements to use (test)")
+    command.add_argument(
+        "--max-seq-length", metavar="N", type=_positive, help="cut documents after N tokens"
+    )
+    command.add_argument(
+        "--depth", type=_positive, default=100, help="documents of each ranking (100)"
+    )
+    command.add_argument(
+        "--run-file",
+        metavar="NAME=FILE",
+        type=_named_file,
+        action="append",
+        default=[],
+        help="measure a run in TREC's format too",
+    )
+    command.add_argument(
+        "--cache", metavar="FOLDER", help="where vectors are kept, for the next time"
+    )
+    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
+
+    command = _command(
+        subparsers,
         "models",
         commands.models,
         "list known models; fetch, explain, convert or verify one",
@@ -210,6 +306,11 @@ def _add_input_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_view_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--html", metavar="FILE", help="write a page for the browser instead")
+    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
+
+
 def _add_model_option(command: argparse.ArgumentParser, default: str = "splade-tiny") -> None:
     command.add_argument(
         "-m", "--model", help=f"a folder, a known name or a Hub id (default: {default})"
@@ -230,6 +331,19 @@ def _names(text: str) -> list[str]:
     return names
 
 
+def _systems(text: str) -> list[str]:
+    return _names(text)
+
+
+def _named_file(text: str) -> tuple[str, str]:
+    name, sign, path = text.partition("=")
+    if not (name and sign and path):
+        raise ValueError(text)
+    return name, path
+
+
 # argparse shows these names in its errors.
 _positive.__name__ = "whole number above 0"
-_names.__name__ = "list of field names"
+_names.__name__ = "list of names"
+_systems.__name__ = "list of systems"
+_named_file.__name__ = "NAME=FILE"

@@ -10,11 +10,16 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from minisplade.display import (
+    print_explanation,
     print_hits,
     print_json,
     print_line,
+    print_match,
     print_model,
     print_report,
+    print_table,
+    print_trace,
+    progress,
     rounded,
     say,
     wants_json,
@@ -24,9 +29,11 @@ from minisplade.errors import CheckpointError, InputError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from minisplade.encoder import SparseEncoder
+    from minisplade.explain import Explanation, MatchExplanation
     from minisplade.index import Index
     from minisplade.layout import Task
     from minisplade.records import Record
+    from minisplade.trace import Trace
 
 SHOWN_BAD_LINES = 5
 
@@ -97,6 +104,42 @@ def search(options: Namespace) -> None:
     for query in queries:
         _answer(loaded, encoder, query, options.k, wants_json(options.json))
     skipped.report()
+
+
+def explain(options: Namespace) -> None:
+    """Show which words the terms of a text come from, or what makes the score of a document."""
+    text = " ".join(options.text)
+    if bool(text.strip()) == bool(options.query or options.document):
+        options.parser.error(
+            'give either a text, such as explain "my text", or --query, --document'
+        )
+    _check_page(options.html)
+    encoder = _load_encoder(options.model)
+    if options.query and options.document:
+        found = encoder.explain_match(options.query, options.document)
+        if not _written(options.html, found):
+            print_match(found, options.top, wants_json(options.json))
+        return
+    prompt = encoder.query_prompt if options.query else encoder.document_prompt
+    task: Task = "query" if options.query else "document"
+    explained = options.query or options.document or text
+    explanation = encoder.explain(explained, prompt=prompt, task=task)
+    if not _written(options.html, explanation):
+        print_explanation(explanation, options.top, wants_json(options.json))
+
+
+def trace(options: Namespace) -> None:
+    """Walk through all that a model computes for a text."""
+    text = " ".join(options.text)
+    if not text.strip():
+        options.parser.error('give a text, such as trace "my text"')
+    _check_page(options.html)
+    encoder = _load_encoder(options.model)
+    traced = encoder.trace(
+        text, terms=options.terms, prompt=encoder.document_prompt, task="document"
+    )
+    if not _written(options.html, traced):
+        print_trace(traced, options.json)
 
 
 def models(options: Namespace) -> None:
@@ -182,6 +225,42 @@ def demo(options: Namespace) -> None:
         _answer(ready, encoder, Record(str(number), text), options.k, options.json)
 
 
+def evaluate(options: Namespace) -> None:
+    """Measure a model on test collections, beside BM25 and fused with it."""
+    from minisplade.evaluation import evaluate, load_collection, read_run, write_report
+    from minisplade.evaluation.report import results, system_table
+    from minisplade.reranker import CrossEncoder
+
+    if options.output:
+        os.makedirs(options.output, exist_ok=True)
+        _check_output("", os.path.join(options.output, "report.html"))
+    collections = [load_collection(path, options.split) for path in options.data]
+    runs = {name: read_run(path) for name, path in options.run_file}
+    encoder = _load_encoder(options.model)
+    count = sum(len(own.documents) + len(own.queries) for own in collections)
+    with progress(count) as bar:
+        found = evaluate(
+            encoder,
+            collections,
+            systems=options.systems,
+            reranker=None if options.rerank is None else CrossEncoder(options.rerank),
+            runs=runs,
+            max_seq_length=options.max_seq_length,
+            depth=options.depth,
+            cache=options.cache,
+            with_tradeoffs=options.output is not None,
+            on_progress=bar.update,
+        )
+    if options.output:
+        say(f"report: {write_report(found, options.output, options.command_line)}")
+    if wants_json(options.json):
+        for row in results(found):
+            print_json(row)
+        return
+    for comparison in found.comparisons:
+        print_table(comparison.collection.name, system_table(comparison))
+
+
 def info(options: Namespace) -> None:
     """Show what this machine offers and what of it is used."""
     from minisplade.runtime import describe
@@ -260,6 +339,25 @@ def _check_output(source: str, output: str | None) -> None:
     check_target(output)
     if os.path.exists(source) and os.path.exists(output) and os.path.samefile(source, output):
         raise InputError(f"{output} is the input too; give another name for the output")
+
+
+def _check_page(path: str | None) -> None:
+    """Raise InputError where a page could not be written, before the work of making it."""
+    from minisplade.files import check_target
+
+    if path is not None:
+        check_target(path)
+
+
+def _written(path: str | None, shown: "Explanation | MatchExplanation | Trace") -> bool:
+    """Write a page, if one is asked for, and tell whether it was."""
+    from minisplade.pages import write_page
+
+    if path is None:
+        return False
+    write_page(path, shown.to_html())
+    say(f"{path}: open it in a browser")
+    return True
 
 
 def _load_encoder(name: str | None) -> "SparseEncoder":

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from minisplade import similarity as similarities
 from minisplade.arrays import FloatArray, IdArray
 from minisplade.errors import InputError
+from minisplade.explain import Explanation, MatchExplanation, find_sources, match
 from minisplade.hub import DEFAULT_MODEL, find_model
 from minisplade.layout import Settings, Task, read_settings
 from minisplade.models import MaskedLanguageModel
@@ -23,7 +24,8 @@ from minisplade.pooling import Activation, Strategy
 from minisplade.routes import Effort, Route, SpladeRoute, load_route
 from minisplade.runtime import KernelPath, choose_kernel_path, choose_num_threads
 from minisplade.saving import write_folder
-from minisplade.tokenization import pad, term_strings, tokenize
+from minisplade.tokenization import Token, pad, read_tokens, term_ids_of, term_strings, tokenize
+from minisplade.trace import Trace, run_traced
 from minisplade.vectors import AnyVectors, SparseVector, SparseVectors, as_rows, concatenate
 
 if TYPE_CHECKING:
@@ -35,17 +37,25 @@ logger = logging.getLogger("minisplade")
 BLOCK_TEXTS = 1024
 """Texts that are tokenized, sorted by length and encoded together."""
 
+TRACED_TERMS = 12
+"""Terms that a trace follows, unless they are named."""
 
-class EncodeOptions(TypedDict, total=False):
-    """What SparseEncoder.encode, encode_query and encode_document take beside their inputs."""
 
-    batch_size: int
-    show_progress_bar: bool | None
+class ReadOptions(TypedDict, total=False):
+    """What decides how one text is read: see SparseEncoder.encode."""
+
     prompt: str | None
     prompt_name: str | None
     max_active_dims: int | None
     max_seq_length: int | None
     task: Task | None
+
+
+class EncodeOptions(ReadOptions, total=False):
+    """What SparseEncoder.encode, encode_query and encode_document take beside their inputs."""
+
+    batch_size: int
+    show_progress_bar: bool | None
 
 
 class SparseEncoder:
@@ -272,9 +282,7 @@ class SparseEncoder:
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected 1 or more")
-        if task not in ("query", "document"):
-            raise InputError(f"task is {task!r}; expected 'query' or 'document'")
-        route = self.query_route if task == "query" else self.document_route
+        route = self._route(task)
         length = _checked_length(max_seq_length or route.max_seq_length, route)
         keep = self.max_active_dims if max_active_dims is None else max_active_dims
         if prompt is None:
@@ -284,6 +292,71 @@ class SparseEncoder:
             effort = Effort(batch_size, self.num_threads, int(self.max_memory_mb * 1e6))
             vectors = route.encode(block, prompt, length, effort)
             yield vectors if keep is None else vectors.prune(keep)
+
+    def explain(self, text: str, **options: Unpack[ReadOptions]) -> Explanation:
+        """Tell for each term of a text's vector which token and characters it comes from.
+
+        The vector is the one that encode returns for the same options, and the logit of each term
+        that of the same kernel path, to the bit. Raises InputError.
+        """
+        vector = self.encode([text], **options)[0]
+        tokens = self._tokens(text, **options)
+        input_ids = np.array([token.term_id for token in tokens], dtype=np.int32)
+        route = self._route(options.get("task") or self.default_task)
+        logits = route.chosen_logits(input_ids, vector.term_ids)
+        return find_sources(text, tokens, vector, logits, self.terms)
+
+    def explain_match(self, query: str, document: str) -> MatchExplanation:
+        """Tell which terms make the score of a document for a query, and where each comes from.
+
+        Both are encoded as encode_query and encode_document do. The score is the dot product, as
+        an index scores. Raises InputError.
+        """
+        return match(
+            self.explain(query, prompt=self.query_prompt, task="query"),
+            self.explain(document, prompt=self.document_prompt, task="document"),
+        )
+
+    def trace(
+        self, text: str, *, terms: Sequence[str] | None = None, **options: Unpack[ReadOptions]
+    ) -> Trace:
+        """Run one text through the functions of the reference path, and keep what each gives.
+
+        terms: those whose logits are followed; None is the twelve heaviest. Raises InputError, also
+        for a term that the vocabulary does not have, and where no vector comes of logits alone.
+        """
+        route = self._route(options.get("task") or self.default_task)
+        if not isinstance(route, SpladeRoute) or route.restriction is not None:
+            raise InputError(
+                f"{self.name} weighs such texts by a table or a layer of its own; a trace follows "
+                "vectors that are pooled from the logits of a masked language model"
+            )
+        vector = self.encode([text], **options)[0]
+        heaviest = [term for term, _ in self.decode(vector, TRACED_TERMS)]
+        return run_traced(
+            route.model,
+            text,
+            self._tokens(text, **options),
+            vector,
+            term_ids_of(self.terms, heaviest if terms is None else terms),
+            self.terms,
+            route.way.strategy,
+            route.way.activation,
+        )
+
+    def _tokens(self, text: str, **options: Unpack[ReadOptions]) -> tuple[Token, ...]:
+        """Read one text as encode does, with the characters of each token."""
+        prompt, name = options.get("prompt"), options.get("prompt_name")
+        prefix = self._prompt(name or self.default_prompt_name) if prompt is None else prompt
+        route = self._route(options.get("task") or self.default_task)
+        length = options.get("max_seq_length") or route.max_seq_length
+        return read_tokens(route.tokenizer, text, length, prefix, route.special_tokens)
+
+    def _route(self, task: Task) -> Route:
+        """Return the way that texts of a task go; raises InputError for one that is unknown."""
+        if task not in ("query", "document"):
+            raise InputError(f"task is {task!r}; expected 'query' or 'document'")
+        return self.query_route if task == "query" else self.document_route
 
     def similarity(self, a: AnyVectors, b: AnyVectors) -> FloatArray:
         """Compare every vector of a with every one of b by the model's similarity function."""

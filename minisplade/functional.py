@@ -101,11 +101,12 @@ def attention(
     value: FloatArray,
     attention_mask: BoolArray,
     window: int | None = None,
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     """Mix values by query-key similarity, ignoring padding and what is further off than window.
 
     query, key, value: float32 (B, H, T, K); attention_mask: bool (B, T), True at tokens; window:
-    how many tokens each way a token sees, None for all; returns float32 (B, H, T, K).
+    how many tokens each way a token sees, None for all; returns float32 (B, H, T, K), and the
+    shares that each token took of every other, float32 (B, H, T, T).
     Source: Vaswani et al. 2017, "Attention Is All You Need", equation 1; for the window, Beltagy
     et al. 2020, "Longformer", section 3.1.
     """
@@ -117,7 +118,8 @@ def attention(
         seen = seen & (np.abs(place - place[:, None]) <= window)
     # Lowest float rather than -inf: a row without any token must not become NaN.
     scores = np.where(seen, scores, LOWEST)
-    return softmax(scores) @ value  # (B, H, T, K)
+    shares = softmax(scores)
+    return shares @ value, shares
 
 
 def rotate(x: FloatArray, base: float, scaling: float = 1) -> FloatArray:

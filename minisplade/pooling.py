@@ -1,10 +1,11 @@
 """SPLADE pooling: from the logits of every position to one weight per term."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 
-from minisplade.arrays import BoolArray, FloatArray
+from minisplade.arrays import BoolArray, FloatArray, IdArray
 
 Strategy = Literal["max", "sum"]
 Activation = Literal["relu", "log1p_relu"]
@@ -55,15 +56,38 @@ def pool_tiles(
     attention_mask: bool (B, T); returns float32 (B, V). Never holds more than TILE_LOGITS logits,
     or those of 64 terms.
     """
-    num_texts, num_tokens, hidden = transformed.shape
-    flat = transformed.reshape(-1, hidden)
-    vocab_size = decoder_bias.size
-    step = max(64, TILE_LOGITS // max(1, flat.shape[0]))
-    pooled = np.empty((num_texts, vocab_size), dtype=np.float32)
-    for start in range(0, vocab_size, step):
-        terms = slice(start, start + step)
-        logits = flat @ decoder_weight[terms].T  # (B T, step)
-        logits += decoder_bias[terms]
+    num_texts, num_tokens, _ = transformed.shape
+    pooled = np.empty((num_texts, decoder_bias.size), dtype=np.float32)
+    for terms, logits in _logit_tiles(transformed, decoder_weight, decoder_bias):
         logits = logits.reshape(num_texts, num_tokens, -1)
         pooled[:, terms] = splade_pool(logits, attention_mask, strategy, activation)
     return pooled
+
+
+def chosen_logits(
+    transformed: FloatArray,
+    decoder_weight: FloatArray,
+    decoder_bias: FloatArray,
+    term_ids: IdArray,
+) -> FloatArray:
+    """Return the logits of some terms at every token of one text, to the bit as pool_tiles has.
+
+    transformed: float32 (1, T, D); term_ids: int32 (P,), increasing; returns float32 (T, P).
+    """
+    # Other products than those of pool_tiles, only of these terms say, may round otherwise.
+    parts = [
+        logits[:, term_ids[(term_ids >= terms.start) & (term_ids < terms.stop)] - terms.start]
+        for terms, logits in _logit_tiles(transformed, decoder_weight, decoder_bias)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _logit_tiles(
+    transformed: FloatArray, decoder_weight: FloatArray, decoder_bias: FloatArray
+) -> Iterator[tuple[slice, FloatArray]]:
+    """Yield slices of the vocabulary with their logits, float32 (B T, width of the slice)."""
+    flat = transformed.reshape(-1, transformed.shape[-1])
+    step = max(64, TILE_LOGITS // max(1, flat.shape[0]))
+    for start in range(0, decoder_bias.size, step):
+        terms = slice(start, min(start + step, decoder_bias.size))
+        yield terms, flat @ decoder_weight[terms].T + decoder_bias[terms]

@@ -84,6 +84,25 @@ def read_records(
             ) from error
 
 
+def read_lines(path: str) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line that is not blank, without its end.
+
+    path: as in read_records, of any kind. Raises InputError, naming file and line.
+    """
+    with _opened(path) as file:
+        lines = _Lines(file)
+        try:
+            for line in lines:
+                if line.strip():
+                    yield lines.number, line.rstrip("\r\n")
+        except InputError as error:
+            raise InputError(f"{_shown(path)}, line {lines.number}: {error}") from None
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(
+                f"{_shown(path)} cannot be read past line {lines.number}: {error}"
+            ) from error
+
+
 class _Lines:
     """The lines of a file, counted; one that is not UTF-8 raises InputError when its turn comes."""
 

@@ -17,7 +17,7 @@ from minisplade.errors import CheckpointError
 from minisplade.layout import SpladeWay, StaticWay, TokenWay, Way, read_optional
 from minisplade.models import load_model, load_token_weigher
 from minisplade.models.bert import BertConfig
-from minisplade.pooling import pool_tiles
+from minisplade.pooling import chosen_logits, pool_tiles
 from minisplade.runtime import KernelPath
 from minisplade.tokenization import batches_by_length, pad, tokenize
 from minisplade.vectors import SparseVectors, concatenate
@@ -56,6 +56,8 @@ def usable_path(config: BertConfig, wanted: KernelPath) -> KernelPath:
 
 class SpladeRoute:
     """A masked language model whose logits are pooled."""
+
+    special_tokens = True
 
     def __init__(self, way: SpladeWay, kernel_path: KernelPath) -> None:
         """Load model and tokenizer; raises CheckpointError."""
@@ -113,6 +115,22 @@ class SpladeRoute:
         )
         return SparseVectors.from_dense(dense)
 
+    def chosen_logits(self, input_ids: IdArray, term_ids: IdArray) -> FloatArray:
+        """Return the logits of some terms at every token, as pooling sees them.
+
+        input_ids: int32 (T,), one text; term_ids: int32 (P,), increasing; returns float32 (T, P).
+        """
+        if self.kernel_path != "reference":
+            from minisplade.models import packed
+
+            return packed.chosen_logits(self.packed, input_ids, term_ids)
+        return chosen_logits(
+            self.model.transformed(input_ids[None], np.ones((1, input_ids.size), dtype=bool)),
+            self.model.params["head.decoder.weight"],
+            self.model.params["head.decoder.bias"],
+            term_ids,
+        )
+
 
 class StaticRoute:
     """A fixed weight for each token that a text has: no model is run."""
@@ -120,6 +138,7 @@ class StaticRoute:
     kernel_path: KernelPath = "reference"
     config = None
     longest = NO_LIMIT
+    special_tokens = False
 
     def __init__(self, way: StaticWay, num_terms: int | None = None) -> None:
         """Load tokenizer and weights; raises CheckpointError."""
@@ -141,6 +160,13 @@ class StaticRoute:
             rows.append((term_ids, self.token_weights[term_ids]))
         return _from_rows(rows, self.num_terms)
 
+    def chosen_logits(self, input_ids: IdArray, term_ids: IdArray) -> FloatArray:
+        """Return the weights of some terms at every token: 0, unless it is the term.
+
+        input_ids: int32 (T,), one text; term_ids: int32 (P,); returns float32 (T, P).
+        """
+        return _at_tokens(input_ids, self.token_weights[input_ids], term_ids)
+
 
 class TokenRoute:
     """A weight for each token from its hidden state, the largest where a token is repeated.
@@ -148,6 +174,8 @@ class TokenRoute:
     Source: Chen et al. 2024, "BGE M3-Embedding", section 3.2; the authors' code leaves out special
     tokens.
     """
+
+    special_tokens = True
 
     def __init__(self, way: TokenWay, kernel_path: KernelPath) -> None:
         """Load model and tokenizer; raises CheckpointError."""
@@ -201,6 +229,21 @@ class TokenRoute:
             largest[np.isin(term_ids, self.left_out)] = 0
             rows.append((term_ids, largest))
         return _from_rows(rows, self.num_terms)
+
+    def chosen_logits(self, input_ids: IdArray, term_ids: IdArray) -> FloatArray:
+        """Return the weights of some terms at every token: 0, unless it is the term.
+
+        input_ids: int32 (T,), one text; term_ids: int32 (P,); returns float32 (T, P).
+        """
+        if self.kernel_path == "reference":
+            mask = np.ones((1, input_ids.size), dtype=bool)
+            (weights,) = self.model.weights(input_ids[None], mask)
+        else:
+            from minisplade.models.body import encode_tokens
+
+            weigh, memory = self.model.weights_of, NO_LIMIT
+            (weights,) = encode_tokens(self.body, [input_ids], weigh, 1, memory)
+        return _at_tokens(input_ids, weights, term_ids)
 
 
 Route: TypeAlias = SpladeRoute | StaticRoute | TokenRoute
@@ -272,6 +315,11 @@ def special_ids(tokenizer: Tokenizer, names: dict[str, object]) -> IdArray:
         ids = (tokenizer.token_to_id(str(text)) for text in ([content] if content else usual))
         found.update(term_id for term_id in ids if term_id is not None)
     return np.array(sorted(found), dtype=np.int32)
+
+
+def _at_tokens(input_ids: IdArray, weights: FloatArray, term_ids: IdArray) -> FloatArray:
+    """Spread one weight for each token, (T,), over the columns of some terms: (T, P)."""
+    return np.where(input_ids[:, None] == term_ids, weights[:, None], np.float32(0))
 
 
 def _from_rows(rows: Sequence[tuple[IdArray, FloatArray]], num_terms: int) -> SparseVectors:

@@ -1,11 +1,15 @@
 """Text to token ids, by the `tokenizers` library; vocabularies.py reads a model's tokenizer."""
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from minisplade.arrays import BoolArray, IdArray
 from minisplade.errors import InputError
@@ -16,12 +20,26 @@ CHARACTERS_PER_TOKEN = 32
 """More than nearly any text has; what comes long after the last token that counts is not read."""
 
 
+Span: TypeAlias = tuple[int, int]
+"""Characters of a text, from the first to before the last: text[start:end]."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
     """Texts of different lengths as one rectangle, padded on the right."""
 
     input_ids: IdArray  # int32 (B, T)
     attention_mask: BoolArray  # bool (B, T), True at tokens, False at padding
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One position of a model's input, and the characters of the text that it stands for."""
+
+    string: str  # as the vocabulary has it, such as "##press"
+    term_id: int
+    span: Span | None  # None: not in the text, as [CLS] or a prompt, or blank
+    word: Span | None  # the whole word that it is part of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +64,69 @@ def tokenize(
     """
     # Setting it is cheap, and keeps one tokenizer good for calls with different limits.
     tokenizer.enable_truncation(max_seq_length)
+    encode = partial(tokenizer.encode_batch_fast, add_special_tokens=special_tokens)
     try:
         return [
-            ids
+            np.array(encoding.ids, dtype=np.int32)
             for group in _groups([prompt + text for text in texts])
-            for ids in _tokenize_group(tokenizer, group, max_seq_length, special_tokens)
+            for encoding in _encode_group(encode, group, max_seq_length)
         ]
     except (TypeError, UnicodeEncodeError):
         raise InputError(_what_is_wrong(texts)) from None
+
+
+def read_tokens(
+    tokenizer: Tokenizer,
+    text: str,
+    max_seq_length: int,
+    prompt: str = "",
+    special_tokens: bool = True,
+) -> tuple[Token, ...]:
+    """Cut one text into the tokens that tokenize gives, with the characters of each.
+
+    Spans count characters of the text as it is given: what the tokenizer makes of it, such as
+    letters without accents, may be shorter. Raises InputError as tokenize.
+    """
+    tokenizer.enable_truncation(max_seq_length)
+    try:
+        encode = partial(tokenizer.encode_batch, add_special_tokens=special_tokens)
+        (encoding,) = _encode_group(encode, [prompt + text], max_seq_length)
+    except (TypeError, UnicodeEncodeError):
+        raise InputError(_what_is_wrong([text])) from None
+    spans = _spans_in_text(encoding, text, len(prompt))
+    words: dict[int | None, Span] = {}
+    for word, span in zip(encoding.word_ids, spans, strict=True):
+        if span:
+            start, end = words.get(word, span)
+            words[word] = min(start, span[0]), max(end, span[1])
+    return tuple(
+        Token(string, term_id, span, span and words.get(word, span))
+        for string, term_id, span, word in zip(
+            encoding.tokens, encoding.ids, spans, encoding.word_ids, strict=True
+        )
+    )
+
+
+def _spans_in_text(encoding: Encoding, text: str, prompt_length: int) -> list[Span | None]:
+    """Return the characters of each token, without those of the prompt."""
+    spans: list[Span | None] = []
+    next_start = len(text)
+    for (start, end), special in reversed(
+        list(zip(encoding.offsets, encoding.special_tokens_mask, strict=True))
+    ):
+        start, end = max(0, start - prompt_length), end - prompt_length
+        # Some tokenizers count the space before a word to it.
+        while start < end and text[start].isspace():
+            start += 1
+        if special or start >= end:
+            spans.append(None)
+            continue
+        # A mark belongs to the character that it stands on, even if the tokenizer drops it.
+        while end < next_start and unicodedata.category(text[end]).startswith("M"):
+            end += 1
+        spans.append((start, end))
+        next_start = start
+    return spans[::-1]
 
 
 def tokenize_pairs(
@@ -94,16 +167,14 @@ def _groups(texts: list[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _tokenize_group(
-    tokenizer: Tokenizer, texts: list[str], max_seq_length: int, special_tokens: bool
-) -> Iterator[IdArray]:
+def _encode_group(
+    encode: Callable[[list[str]], list[Encoding]], texts: list[str], max_seq_length: int
+) -> Iterator[Encoding]:
     """Tokenize the beginnings of texts, and the whole text where that was not enough."""
     starts = [_start(text, CHARACTERS_PER_TOKEN * max_seq_length) for text in texts]
-    encodings = tokenizer.encode_batch_fast(starts, add_special_tokens=special_tokens)
-    for text, start, encoding in zip(texts, starts, encodings, strict=True):
-        if len(start) < len(text) and len(encoding.ids) < max_seq_length:
-            [encoding] = tokenizer.encode_batch_fast([text], add_special_tokens=special_tokens)
-        yield np.array(encoding.ids, dtype=np.int32)
+    for text, start, encoding in zip(texts, starts, encode(starts), strict=True):
+        cut_short = len(start) < len(text) and len(encoding.ids) < max_seq_length
+        yield encode([text])[0] if cut_short else encoding
 
 
 def _start(text: str, length: int) -> str:
@@ -133,6 +204,17 @@ def term_strings(tokenizer: Tokenizer, vocab_size: int) -> list[str]:
     for term, term_id in tokenizer.get_vocab().items():
         terms[term_id] = term
     return terms
+
+
+def term_ids_of(terms: Sequence[str], chosen: Sequence[str]) -> IdArray:
+    """Look up the ids of some terms, int32 (C,), in the strings of all V; raises InputError."""
+    ids = {term: term_id for term_id, term in enumerate(terms)}
+    for term in chosen:
+        if term not in ids:
+            close = get_close_matches(term, ids, n=3)
+            hint = f"; near it: {', '.join(close)}" if close else ""
+            raise InputError(f"term {term!r} is not in the vocabulary{hint}")
+    return np.array([ids[term] for term in chosen], dtype=np.int32)
 
 
 def _what_is_wrong(texts: Sequence[str]) -> str:

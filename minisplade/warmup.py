@@ -33,7 +33,7 @@ def compile_kernels() -> float:
     path = choose_kernel_path()
     if path == "reference":
         raise InputError("there is nothing to compile: Numba is not installed, or not to be used")
-    from minisplade.models.packed import encode, pack_model
+    from minisplade.models.packed import chosen_logits, encode, pack_model
 
     start = time.perf_counter()
     rng = np.random.default_rng(0)
@@ -48,6 +48,7 @@ def compile_kernels() -> float:
             packed = pack_model(model, screened)
             for strategy in ("max", "sum"):
                 vectors = encode(packed, sequences, strategy, "relu", 1, 1 << 30)
+            chosen_logits(packed, sequences[0], np.arange(8, dtype=np.int32))
     index = Index.from_vectors(vectors[np.zeros(100, dtype=np.int64)])
     for k in (1, 1000):
         index.search(vectors, k=k)

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -260,7 +261,7 @@ def test_verbose(capfd: pytest.CaptureFixture[str]) -> None:
         (["encode", "a", "b"], "unrecognized arguments: b"),
         (["encode", "--top", "0"], "argument --top: invalid whole number above 0 value: '0'"),
         (["encode", "--top", "9" * 30], "argument --top: invalid whole number above 0 value"),
-        (["encode", "--text-fields", "a,,b"], "invalid list of field names value: 'a,,b'"),
+        (["encode", "--text-fields", "a,,b"], "invalid list of names value: 'a,,b'"),
         (["index", "a"], "required: -o/--output"),
         (["index"], "required: input, -o/--output"),
         (["search"], "required: index"),
@@ -292,9 +293,9 @@ def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str], name: str) 
     examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
     assert len(examples) >= 2
     for example in examples:
-        # Each example must parse: quotes taken off, redirections and explanations left out.
+        # Each example must parse: redirections and explanations left out.
         typed = re.split(r" {3,}| > ", example.partition("minisplade ")[2])[0]
-        assert make_parser().parse_args(typed.replace('"', "").split()).run
+        assert make_parser().parse_args(shlex.split(typed)).run
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -492,3 +493,50 @@ def test_ctrl_c(here: Path, arguments: list[str]) -> None:
     assert err == b"minisplade: interrupted; nothing half-written was kept\n"
     assert sorted(os.listdir()) == ["out", "t.txt"]
     assert Path("out").read_text() == "what was there before"
+
+
+@pytest.fixture
+def collection(here: Path) -> Path:
+    """Write DOCUMENTS as a test collection of two queries."""
+    folder = here / "small"
+    folder.mkdir()
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in DOCUMENTS))
+    queries = [{"_id": "1", "text": "a kitten sleeps"}, {"_id": "2", "text": "make files small"}]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n1\tcat\t1\n2\tgzip\t1\n")
+    return folder
+
+
+def test_eval_measures_and_reports(
+    collection: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "run.trec").write_text("1 Q0 cat 1 1.0 x\n2 Q0 tax 1 1.0 x\n")
+    options = ["--cache", "cache", "-o", "report", "--run-file", "theirs=run.trec"]
+    assert main(["eval", "splade-tiny", str(collection), *options]) == 0
+    printed = capsys.readouterr()
+    found = {row["system"]: row for row in rows(printed.out)}
+    assert list(found) == ["bm25", "splade", "hybrid", "theirs"]
+    assert found["theirs"]["nDCG@10"] == 0.5
+    own = found["splade"]
+    assert own["nDCG@10"] == pytest.approx(own["metrics"]["dot_ndcg@10"], abs=1e-6)
+    assert own["nDCG@10"] > 0.8
+    assert printed.err.strip() == "report: report/report.html"
+    page = (here / "report" / "report.html").read_text()
+    assert "minisplade eval splade-tiny" in page
+    assert sorted(path.name for path in (here / "report" / "runs").iterdir()) == [
+        f"small.{name}.trec" for name in ("bm25", "hybrid", "splade", "theirs")
+    ]
+
+
+def test_eval_says_what_is_wrong(collection: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = failure(capsys, "eval", "splade-tiny", "nowhere")
+    assert "nowhere is not a folder; expected one with a test collection" in message
+    message = failure(capsys, "eval", "splade-tiny", "small", "--systems", "bm25,bm42")
+    assert "known: bm25, splade, hybrid, rrf, words" in message
+    message = failure(capsys, "eval", "splade-tiny", "small", "--run-file", "theirs=missing")
+    assert "missing cannot be opened: No such file" in message
+    message = failure(capsys, "eval", "splade-tiny", "small", "-o", "small/qrels.tsv")
+    assert "small/qrels.tsv: File exists" in message
+    with pytest.raises(SystemExit):
+        main(["eval", "splade-tiny", "small", "--run-file", "a"])
+    assert "invalid NAME=FILE value: 'a'" in capsys.readouterr().err

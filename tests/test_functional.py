@@ -55,15 +55,17 @@ def test_softmax_sums_to_1_and_bears_large_numbers() -> None:
 def test_attention_matches_loops_and_ignores_padding() -> None:
     query, key, value = RNG.normal(size=(3, 2, 3, 5, 4)).astype("f4")
     mask = np.arange(5) < np.array([[5], [2]])
-    mixed = functional.attention(query, key, value, mask)
+    mixed, shares = functional.attention(query, key, value, mask)
     assert mixed == pytest.approx(naive.attention(query, key, value, mask), abs=1e-6)
     value[1, :, 2:] = 1e6  # what padding holds must not matter
-    assert np.array_equal(functional.attention(query, key, value, mask)[1], mixed[1])
+    assert np.array_equal(functional.attention(query, key, value, mask)[0][1], mixed[1])
+    assert shares.sum(axis=-1) == pytest.approx(1, abs=1e-6)
+    assert not shares[1, :, :, 2:].any()
 
 
 def test_attention_without_any_token_is_finite() -> None:
     x = np.ones((1, 1, 2, 3), "f4")
-    assert np.isfinite(functional.attention(x, x, x, np.zeros((1, 2), bool))).all()
+    assert np.isfinite(functional.attention(x, x, x, np.zeros((1, 2), bool))[0]).all()
 
 
 def test_everything_stays_float32() -> None:
@@ -75,6 +77,6 @@ def test_everything_stays_float32() -> None:
         functional.softmax(x),
         functional.layer_norm(x, row, row, 1e-12),
         functional.linear(x, np.ones((3, 4), "f4"), np.ones(3, "f4")),
-        functional.attention(x, x, x, mask),
+        *functional.attention(x, x, x, mask),
     ):
         assert y.dtype == np.float32

@@ -123,7 +123,7 @@ def tanh_gelu(x: FloatArray) -> FloatArray:
 
 def leaky_attention(
     q: FloatArray, k: FloatArray, v: FloatArray, mask: BoolArray, window: int | None
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     return functional.attention(q, k, v, np.ones_like(mask), window)
 
 

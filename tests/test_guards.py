@@ -15,17 +15,20 @@ PACKAGE = ROOT / "minisplade"
 
 # Modules import only from lines above their own; files inside one folder may import each other.
 LAYERS = [
-    ["errors", "arrays"],
-    ["runtime", "files"],
-    ["pickles"],
+    ["errors", "arrays", "terminal"],
+    ["figures"],
+    ["runtime", "files", "analysis"],
+    ["pages", "pickles"],
     ["functional", "pooling", "vectors", "checkpoint", "hub", "records"],
     ["kernels", "tokenization", "vocabularies"],
     ["similarity", "layout"],
     ["models", "index"],
-    ["routes"],
-    ["saving"],
-    ["encoder", "reranker", "warmup"],
-    ["demo", "inspection", "conversion"],
+    ["routes", "explain"],
+    ["saving", "trace"],
+    ["encoder", "reranker", "warmup", "bm25", "words", "fusion"],
+    ["hybrid", "passages", "inspection", "conversion"],
+    ["evaluation"],
+    ["demo"],
     ["display"],
     ["commands"],
     ["cli"],
@@ -36,19 +39,30 @@ LAYERS = [
 def test_public_names() -> None:
     assert minisplade.__all__ == sorted(minisplade.__all__)
     assert minisplade.__all__ == [
+        "BM25",
         "CheckpointError",
         "CrossEncoder",
+        "Explanation",
         "Hit",
         "Hits",
+        "HybridEncoder",
+        "HybridSearch",
         "Index",
         "IndexFormatError",
         "InputError",
+        "MatchExplanation",
         "MiniSpladeError",
         "ModelNotFoundError",
+        "PassageIndex",
         "SparseEncoder",
         "SparseVector",
         "SparseVectors",
+        "Trace",
+        "WholeWords",
+        "WindowedEncoder",
         "concatenate",
+        "fuse",
+        "rerank",
     ]
     for name in minisplade.__all__:
         assert getattr(minisplade, name).__doc__

@@ -19,7 +19,9 @@ import sys
 from minisplade import SparseEncoder
 for path in ("tiles", "screened"):
     for name in ("bert", "bert-float16", "distilbert", "bert-untied"):
-        SparseEncoder(sys.argv[1] + "/" + name, kernel_path=path).encode(["a cat", "the mat"])
+        encoder = SparseEncoder(sys.argv[1] + "/" + name, kernel_path=path)
+        encoder.encode(["a cat", "the mat"])
+        encoder.explain("a cat")
 print("numba" in sys.modules)
 """
 

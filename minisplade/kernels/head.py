@@ -58,8 +58,8 @@ STATE_LIMIT = np.float32(127)
 """The largest code of a hidden state."""
 PANELS_AT_ONCE = 4
 """Panels that stay in L1 while all rows pass by: 16 KB for 128 columns."""
-FEW = 16
-"""Screening pays while less than one pair in so many survives it."""
+FEW = 20
+"""Screening pays while less than one of so many pairs of tokens and terms survives it."""
 WIDER = 1 + 2.0**-16
 NEVER = np.float32(3e38)
 
@@ -322,7 +322,7 @@ def pool_screened(
     quantise(states, stride, hidden, offsets[-1], rows, screen, scratch)
     num_panels = screen.floors.size // TERMS
     hits, order = scratch.hits, screen.order
-    survivors, seen = 0, 0
+    survivors = 0
     for first in range(0, num_panels, PANELS_AT_ONCE):
         last = min(num_panels, first + PANELS_AT_ONCE)
         for row in range(0, rows, ROWS):
@@ -369,8 +369,8 @@ def pool_screened(
                                 pooled[owners[token], term] = logit
                         bits >>= 1
                         place += 1
-        seen += rows * (last - first) * TERMS
-        if survivors * FEW > seen and survivors > 1000:
+        # Of all pairs, not of those seen: a learned order has the likely ones first.
+        if survivors > 1000 and survivors * FEW > rows * screen.floors.size:
             return False
     return True
 
@@ -444,6 +444,28 @@ def pool_all(
                         )
                         if logit > best[i]:
                             best[i] = logit
+
+
+@kernel
+def score_terms(
+    states: FloatArray,
+    stride: int,
+    decoder: FloatArray,
+    decoder_stride: int,
+    bias: FloatArray,
+    term_ids: IdArray,
+    logits: FloatArray,
+) -> None:
+    """Compute the logits of some terms at every token, to the bit as maxima are pooled.
+
+    Arguments as in pool_screened; term_ids: int32 (P,); logits: float32 (tokens, P).
+    """
+    for token in range(logits.shape[0]):
+        for place in range(term_ids.size):
+            term = np.int64(term_ids[place])
+            logits[token, place] = bias[term] + dot(
+                states, token * stride, decoder, term * decoder_stride, decoder_stride
+            )
 
 
 def any_above(values: FloatArray, limits: FloatArray, margin: np.float32) -> bool:

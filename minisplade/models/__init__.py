@@ -1,5 +1,6 @@
 """Models: weights from a checkpoint, and the functions that run them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from minisplade.arrays import BoolArray, FloatArray, IdArray, Params
 from minisplade.checkpoint import open_checkpoint, open_file, read_json
 from minisplade.models import bert
-from minisplade.models.bert import BertConfig, hidden_states
+from minisplade.models.bert import BertConfig, Step, hidden_states, steps
 from minisplade.models.heads import (
     class_logits,
     class_shapes,
@@ -27,6 +28,7 @@ from minisplade.models.names import (
 __all__ = [
     "MaskedLanguageModel",
     "PairClassifier",
+    "Step",
     "TokenWeigher",
     "load_classifier",
     "load_model",
@@ -53,7 +55,15 @@ class MaskedLanguageModel:
 
     def logits(self, input_ids: IdArray, attention_mask: BoolArray) -> FloatArray:
         """Run everything: int32 and bool (B, T) to float32 (B, T, V)."""
-        return mlm_logits(self.params, self.transformed(input_ids, attention_mask))
+        return self.head_logits(self.hidden_states(input_ids, attention_mask))
+
+    def head_logits(self, hidden_states: FloatArray) -> FloatArray:
+        """Run the head alone: float32 (B, T, D) to (B, T, V)."""
+        return mlm_logits(self.params, mlm_transform(self.params, self.config, hidden_states))
+
+    def steps(self, input_ids: IdArray, attention_mask: BoolArray) -> Iterator[Step]:
+        """Run the encoder step by step: the embeddings, then one layer after the other."""
+        return steps(self.params, self.config, input_ids, attention_mask)
 
     def stored_weights(self) -> Params:
         """Return the weights under the names of the checkpoint, a tied decoder only once."""

@@ -4,7 +4,9 @@ What sets BERT, DistilBERT, RoBERTa, XLM-RoBERTa, ALBERT, ModernBERT and GTE apa
 BertConfig; architectures.py tells how config.json says them.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +48,14 @@ class BertConfig:
         return self.embedding_size or self.hidden_size
 
 
+class Step(NamedTuple):
+    """What one step of the encoder makes of all tokens."""
+
+    function: Callable[..., Any]  # what does it
+    hidden_states: FloatArray  # float32 (B, T, D)
+    attention: FloatArray | None  # float32 (B, H, T, T), if the step has any
+
+
 def hidden_states(
     params: Params,
     config: BertConfig,
@@ -63,8 +73,22 @@ def hidden_states(
     """
     x = embed(params, config, input_ids, token_type_ids)
     for layer in range(config.num_layers):
-        x = encoder_layer(params, config, layer, x, attention_mask)
-    return _norm(params, "final_norm", x, config) if config.pre_norm else x
+        x, _ = encoder_layer(params, config, layer, x, attention_mask)
+    return _last(params, config, x)
+
+
+def steps(
+    params: Params, config: BertConfig, input_ids: IdArray, attention_mask: BoolArray
+) -> Iterator[Step]:
+    """Run the encoder as hidden_states does, and show what it would return after each step.
+
+    Where a norm follows the last layer, that is what this norm makes of the step.
+    """
+    x = embed(params, config, input_ids)
+    yield Step(embed, _last(params, config, x), None)
+    for layer in range(config.num_layers):
+        x, shares = encoder_layer(params, config, layer, x, attention_mask)
+        yield Step(encoder_layer, _last(params, config, x), shares)
 
 
 def embed(
@@ -98,30 +122,33 @@ def positions(config: BertConfig, input_ids: IdArray) -> IdArray:
 
 def encoder_layer(
     params: Params, config: BertConfig, layer: int, x: FloatArray, attention_mask: BoolArray
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     """Let tokens look at each other, then think on their own; add after each.
 
-    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D).
+    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D), and the shares of
+    attention, float32 (B, H, T, T).
     """
     block = config.block(layer)
     if config.pre_norm:
         # Embeddings are normalised already.
         normed = _norm(params, f"{block}.attention_norm", x, config) if layer else x
-        x = x + self_attention(params, config, layer, normed, attention_mask)
+        mixed, shares = self_attention(params, config, layer, normed, attention_mask)
+        x = x + mixed
         normed = _norm(params, f"{block}.feed_forward_norm", x, config)
-        return x + feed_forward(params, config, f"{block}.feed_forward", normed)
-    x = x + self_attention(params, config, layer, x, attention_mask)
-    x = _norm(params, f"{block}.attention_norm", x, config)
+        return x + feed_forward(params, config, f"{block}.feed_forward", normed), shares
+    mixed, shares = self_attention(params, config, layer, x, attention_mask)
+    x = _norm(params, f"{block}.attention_norm", x + mixed, config)
     x = x + feed_forward(params, config, f"{block}.feed_forward", x)
-    return _norm(params, f"{block}.feed_forward_norm", x, config)
+    return _norm(params, f"{block}.feed_forward_norm", x, config), shares
 
 
 def self_attention(
     params: Params, config: BertConfig, layer: int, x: FloatArray, attention_mask: BoolArray
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     """Mix each token with the others of its text, in every head on its own.
 
-    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D).
+    x: float32 (B, T, D); attention_mask: bool (B, T); returns float32 (B, T, D), and the shares of
+    attention, float32 (B, H, T, T).
     """
     block = f"{config.block(layer)}.attention"
     query, key, value = (
@@ -132,8 +159,9 @@ def self_attention(
         turn = config.rotary_bases[layer], config.rotary_scaling
         query, key = rotate(query, *turn), rotate(key, *turn)
     window = config.windows[layer] if config.windows else None
-    mixed = attention(query, key, value, attention_mask, window)  # (B, H, T, K)
-    return _linear(params, f"{block}.output", mixed.swapaxes(1, 2).reshape(x.shape))
+    mixed, shares = attention(query, key, value, attention_mask, window)  # (B, H, T, K)
+    mixed = mixed.swapaxes(1, 2).reshape(x.shape)
+    return _linear(params, f"{block}.output", mixed), shares
 
 
 def feed_forward(params: Params, config: BertConfig, block: str, x: FloatArray) -> FloatArray:
@@ -162,6 +190,11 @@ def _linear(params: Params, name: str, x: FloatArray) -> FloatArray:
 def _norm(params: Params, name: str, x: FloatArray, config: BertConfig) -> FloatArray:
     weight, bias = params[f"{name}.weight"], params.get(f"{name}.bias", 0)
     return layer_norm(x, weight, bias, config.layer_norm_eps)
+
+
+def _last(params: Params, config: BertConfig, x: FloatArray) -> FloatArray:
+    """Normalise what the last layer gives, where it has not been."""
+    return _norm(params, "final_norm", x, config) if config.pre_norm else x
 
 
 def param_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:

@@ -139,6 +139,22 @@ def encode(
     return concatenate(vectors, vocabulary)
 
 
+def chosen_logits(packed: PackedModel, input_ids: IdArray, term_ids: IdArray) -> FloatArray:
+    """Return the logits of some terms at every token of one text, to the bit as they are pooled.
+
+    input_ids: int32 (T,); term_ids: int32 (P,); returns float32 (T, P). Of sums that is true within
+    rounding.
+    """
+    workspace = _workspace(packed, round_up(input_ids.size, ROWS))
+    (chunk,) = cut_chunks(packed.config, [input_ids], input_ids.size, 1)
+    _transform(packed, chunk, workspace)
+    stride = round_up(packed.config.hidden_size, PANEL)
+    logits = np.empty((input_ids.size, term_ids.size), dtype=np.float32)
+    decoder = packed.decoder, packed.decoder_stride, packed.bias
+    head.score_terms(workspace.states, stride, *decoder, term_ids, logits)
+    return logits
+
+
 def workspace_bytes(packed: PackedModel, rows: int) -> int:
     """Return the memory that one thread needs for chunks of so many tokens, in bytes."""
     return size_bytes(_workspace_shapes(packed, rows))
