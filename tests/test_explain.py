@@ -114,6 +114,13 @@ def test_a_token_is_a_part_of_its_word(encoder: SparseEncoder) -> None:
     assert ends[-1] == 16
 
 
+def test_a_space_before_a_word_is_no_part_of_it() -> None:
+    text = "on  the mat, café"
+    explanation = SparseEncoder(GOLDEN / "roberta").explain(text)
+    words = [text[slice(*token.word)] for token in explanation.tokens if token.word]
+    assert list(dict.fromkeys(words)) == ["on", "the", "mat", ",", "café"]
+
+
 def test_truncation_and_prompt(encoder: SparseEncoder) -> None:
     text = "Café food 🍕 ships cross the ocean " * 40
     explanation = encoder.explain(text, prompt="Query: é ", max_seq_length=12)

@@ -160,3 +160,37 @@ def test_static_weights_that_are_wrong(
     save_file(tensors, tmp_path / "query_0_SparseStaticEmbedding" / "model.safetensors")
     with pytest.raises(CheckpointError, match=expected):
         SparseEncoder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["opensearch multilingual-v1", "BAAI/bge-m3"])
+def test_weights_of_tokens_come_from_those_tokens(tmp_path: Path, name: str) -> None:
+    ROWS[name](tmp_path)
+    encoder = SparseEncoder(tmp_path)
+    found = encoder.explain_match("the cat", "the cat sat on the mat")
+    query, document = encoder.encode_query("the cat"), encoder.encode_document(found.document.text)
+    assert (found.query.vector, found.document.vector) == (query, document)
+    assert found.score == pytest.approx(encoder.similarity(query, document)[0, 0], rel=1e-6)
+    assert found.terms
+    for term in found.query.terms:
+        assert found.query.tokens[term.position].term_id == term.term_id
+        assert not term.is_expansion
+        assert term.logit == term.weight
+    assert encoder.explain_match("", "").query.terms == ()
+
+
+def test_a_route_of_a_table_has_no_trace(folder: Path) -> None:
+    encoder = SparseEncoder(folder)
+    assert encoder.trace("the cat").vector == encoder.encode_document("the cat")
+    assert "[CLS]" not in [t.string for t in encoder.explain("the cat", task="query").tokens]
+    with pytest.raises(InputError, match="weighs such texts by a table or a layer of its own"):
+        encoder.trace("the cat", task="query")
+
+
+def test_a_trace_does_not_pass_over_what_restricts_vectors(tmp_path: Path) -> None:
+    ROWS["naver/splade-v3-lexical"](tmp_path)
+    encoder = SparseEncoder(tmp_path)
+    explained = encoder.explain("the cat sat", task="query")
+    assert explained.terms
+    assert not any(term.is_expansion for term in explained.terms)
+    with pytest.raises(InputError, match="pooled from the logits"):
+        encoder.trace("the cat sat", task="query")
