@@ -6,12 +6,13 @@ VENV = .venv
 PARITY = .venv-parity
 RUN = $(VENV)/bin/python
 
-.PHONY: help demo test check parity quality golden format clean
+.PHONY: help demo test check torture parity quality golden format clean
 
 help:
 	@echo "make demo      install, fetch the model, search the documentation of Python itself"
 	@echo "make test      install what the tests need, and run them"
 	@echo "make check     lint (ruff) and types (strict mypy)"
+	@echo "make torture   let durable indexes suffer crashes, power cuts and damage, for an hour"
 	@echo "make parity    compare live with torch, transformers and sentence-transformers"
 	@echo "make quality   measure nDCG on the test collections, where they are"
 	@echo "make golden    write tests/golden again, from the reference implementation"
@@ -42,6 +43,10 @@ parity: $(PARITY)/installed
 quality: $(VENV)/installed-tests
 	@echo "Measuring retrieval quality ..."
 	@$(RUN) -m pytest -m quality -s
+
+torture: $(VENV)/installed-tests
+	@echo "Torturing durable indexes ..."
+	@$(RUN) -m pytest -m torture -s
 
 golden: $(PARITY)/installed
 	@HF_HUB_OFFLINE=1 $(PARITY)/bin/python scripts/make_golden.py \

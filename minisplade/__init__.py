@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from minisplade.errors import (
         CheckpointError,
         IndexFormatError,
+        IndexLockedError,
+        IndexWriteError,
         InputError,
         MiniSpladeError,
         ModelNotFoundError,
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from minisplade.explain import Explanation, MatchExplanation
     from minisplade.fusion import fuse, rerank
     from minisplade.hybrid import HybridEncoder, HybridSearch
-    from minisplade.index import Hit, Hits, Index
+    from minisplade.index import Document, Hit, Hits, Index
     from minisplade.passages import PassageIndex, WindowedEncoder
     from minisplade.reranker import CrossEncoder
     from minisplade.trace import Trace
@@ -29,6 +31,7 @@ __all__ = [
     "BM25",
     "CheckpointError",
     "CrossEncoder",
+    "Document",
     "Explanation",
     "Hit",
     "Hits",
@@ -36,6 +39,8 @@ __all__ = [
     "HybridSearch",
     "Index",
     "IndexFormatError",
+    "IndexLockedError",
+    "IndexWriteError",
     "InputError",
     "MatchExplanation",
     "MiniSpladeError",
@@ -53,6 +58,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "Document": "index",
     "BM25": "bm25",
     "CrossEncoder": "reranker",
     "Explanation": "explain",

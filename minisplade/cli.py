@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from minisplade import __version__, commands
+from minisplade import __version__, commands, index_commands
 from minisplade.display import drop_output, prepare_output, say
 from minisplade.errors import MiniSpladeError
 
@@ -17,6 +17,14 @@ MODEL_ACTIONS = ("list", "pull", "inspect", "convert", "verify")
 COMMANDS = (
     "encode",
     "index",
+    "index add",
+    "index update",
+    "index delete",
+    "index stats",
+    "index verify",
+    "index merge",
+    "index export",
+    "index import",
     "search",
     "explain",
     "trace",
@@ -69,7 +77,16 @@ def _fail(message: str) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that guesses which command a mistyped one should be."""
+    """A parser that takes commands of two words, and guesses what a mistyped one should be."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """Parse arguments; the first two are one command where they name it together."""
+        words = list(sys.argv[1:] if args is None else args)
+        if " ".join(words[:2]) in COMMANDS:
+            words[:2] = [" ".join(words[:2])]
+        return super().parse_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         typed = re.search(r"invalid choice: '([^']*)'", message)
@@ -108,7 +125,7 @@ def make_parser() -> argparse.ArgumentParser:
         subparsers,
         "index",
         commands.index,
-        "encode documents and write an index",
+        "encode documents and write an index file; see also `index add`",
         """\
   minisplade index docs.jsonl -o docs.minisplade
   minisplade index table.csv -o t.minisplade --key-field sku --text-fields name,notes
@@ -123,6 +140,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_input_options(command)
     _add_model_option(command)
 
+    _add_index_commands(subparsers)
+
     command = _command(
         subparsers,
         "search",
@@ -130,12 +149,14 @@ def make_parser() -> argparse.ArgumentParser:
         "search an index",
         """\
   minisplade search docs.minisplade "how do vaccines work"
-  minisplade search docs.minisplade -k 100 --queries questions.jsonl > hits.jsonl""",
+  minisplade search docs.minisplade -k 100 --queries questions.jsonl > hits.jsonl
+  minisplade search books whales --where '{"year":1990}'     in a folder of `index add`""",
     )
-    command.add_argument("index", help="an index file that `minisplade index` wrote")
+    command.add_argument("index", help="a file of `minisplade index` or a folder of `index add`")
     command.add_argument("query", nargs="*", help="the question; several words need no quotes")
     command.add_argument("--queries", metavar="FILE", help="one query a record; see `index INPUT`")
     command.add_argument("-k", type=_positive, default=10, help="hits for each query (10)")
+    command.add_argument("--where", metavar="JSON", help="only documents with this metadata")
     command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
     _add_input_options(command)
     _add_model_option(command, "the one that the index was made with")
@@ -280,6 +301,121 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_index_commands(subparsers: Any) -> None:
+    """Describe the commands for an index in a folder, which can be changed."""
+    for name, run, summary, examples in (
+        (
+            "add",
+            index_commands.add,
+            "add documents to an index in a folder, which is made if need be",
+            """\
+  minisplade index add books docs.jsonl --metadata-fields year,lang
+  cat more.jsonl | minisplade index add books -     those with the same keys are replaced""",
+        ),
+        (
+            "update",
+            index_commands.update,
+            "replace documents of an index in a folder by key",
+            """\
+  minisplade index update books corrected.jsonl
+  minisplade index update books table.csv --key-field sku --text-fields name,notes""",
+        ),
+    ):
+        command = _command(subparsers, f"index {name}", run, summary, examples)
+        command.add_argument("index", help="the folder")
+        command.add_argument("input", help=INPUT_HELP)
+        command.add_argument("--no-texts", action="store_true", help="do not keep texts for hits")
+        command.add_argument(
+            "--commit-every",
+            type=_positive,
+            default=10_000,
+            metavar="N",
+            help="commit after so many documents, and at the end (10000)",
+        )
+        if name == "add":
+            command.add_argument(
+                "--compact", action="store_true", help="a new index searches in less memory"
+            )
+        group = _add_input_options(command)
+        group.add_argument(
+            "--metadata-fields", metavar="A,B", type=_names, help="fields kept for --where"
+        )
+        _add_model_option(command, "the one that the index was made with, else splade-tiny")
+
+    command = _command(
+        subparsers,
+        "index delete",
+        index_commands.delete,
+        "delete documents of an index in a folder",
+        """\
+  minisplade index delete books b1-0 b1-1
+  minisplade index delete books --where '{"year":{"<":1900}}'""",
+    )
+    command.add_argument("index", help="the folder")
+    command.add_argument("keys", nargs="*", help="the keys of the documents")
+    command.add_argument("--where", metavar="JSON", help="all documents with this metadata")
+
+    command = _command(
+        subparsers,
+        "index stats",
+        index_commands.stats,
+        "show how large an index in a folder is",
+        """\
+  minisplade index stats books
+  minisplade index stats books --json""",
+    )
+    command.add_argument("index", help="the folder")
+    command.add_argument("--json", action="store_true", help="one JSON line even on a terminal")
+
+    command = _command(
+        subparsers,
+        "index verify",
+        index_commands.verify,
+        "check the files of an index in a folder",
+        """\
+  minisplade index verify books            the sizes of files, at once
+  minisplade index verify books --full     every byte""",
+    )
+    command.add_argument("index", help="the folder")
+    command.add_argument("--full", action="store_true", help="read everything")
+
+    command = _command(
+        subparsers,
+        "index merge",
+        index_commands.merge,
+        "make large segments of small ones, while others read and write",
+        """\
+  minisplade index merge books           where there are many of a size
+  minisplade index merge books --all     all into one, without what is deleted""",
+    )
+    command.add_argument("index", help="the folder")
+    command.add_argument("--all", action="store_true", help="into a single segment")
+
+    command = _command(
+        subparsers,
+        "index export",
+        index_commands.export,
+        "write all documents and their vectors as JSON lines",
+        """\
+  minisplade index export books -o books.jsonl
+  minisplade index export books -o /srv/backup/books.jsonl""",
+    )
+    command.add_argument("index", help="the folder")
+    command.add_argument("-o", "--output", required=True, help="the file to write")
+
+    command = _command(
+        subparsers,
+        "index import",
+        index_commands.import_,
+        "add what `index export` wrote to an index in a folder",
+        """\
+  minisplade index import books books.jsonl
+  minisplade index import copy books.jsonl     which is made if need be""",
+    )
+    command.add_argument("index", help="the folder")
+    command.add_argument("input", help="the file")
+
+
 def _command(
     subparsers: Any, name: str, run: Callable[..., None], summary: str, examples: str
 ) -> argparse.ArgumentParser:
@@ -295,7 +431,7 @@ def _command(
     return command
 
 
-def _add_input_options(command: argparse.ArgumentParser) -> None:
+def _add_input_options(command: argparse.ArgumentParser) -> Any:
     group = command.add_argument_group("input fields")
     group.add_argument("--key-field", metavar="NAME", help="field with the key (_id or id)")
     group.add_argument(
@@ -304,6 +440,7 @@ def _add_input_options(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--skip-bad", action="store_true", help="count bad lines instead of stopping"
     )
+    return group
 
 
 def _add_view_options(command: argparse.ArgumentParser) -> None:

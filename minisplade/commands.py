@@ -1,5 +1,6 @@
 """What each command of the command line does, given its parsed arguments."""
 
+import json
 import logging
 import os
 import sys
@@ -7,7 +8,7 @@ from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minisplade.display import (
     print_explanation,
@@ -45,10 +46,10 @@ def encode(options: Namespace) -> None:
     from minisplade.vectors import concatenate
 
     _check_output(options.input, options.output)
-    encoder = _load_encoder(options.model)
-    skipped = _Skipped(options.skip_bad)
+    encoder = load_encoder(options.model)
+    skipped = Skipped(options.skip_bad)
     keys: deque[str] = deque()
-    texts = _remember_keys(_records(options, options.input, skipped), keys)
+    texts = _remember_keys(read_input(options, options.input, skipped), keys)
     logger.info("encoding %s with %r", options.input, encoder)
     task: Task = "query" if options.query else "document"
     blocks = encoder.encode_stream(texts, max_active_dims=options.top, task=task)
@@ -68,14 +69,14 @@ def index(options: Namespace) -> None:
     from minisplade.index import Index
 
     _check_output(options.input, options.output)
-    skipped = _Skipped(options.skip_bad)
+    skipped = Skipped(options.skip_bad)
     # All are read first: a bad line or a repeated key must not show up after hours of encoding.
-    records = list(_records(options, options.input, skipped, distinct_keys=True))
+    records = list(read_input(options, options.input, skipped, distinct_keys=True))
     skipped.report()
     if not records:
         raise InputError(f"{options.input} has no documents")
     texts = [record.text for record in records]
-    encoder = _load_encoder(options.model)
+    encoder = load_encoder(options.model)
     logger.info("encoding %d documents with %r", len(texts), encoder)
     blocks = with_progress(encoder.encode_stream(texts), len(texts))
     keys = [record.key for record in records]
@@ -95,14 +96,16 @@ def search(options: Namespace) -> None:
         options.parser.error(
             'give either a query, such as search INDEX "my question", or --queries'
         )
-    loaded = Index.load(options.index)
-    encoder = _encoder_of(loaded, options)
-    skipped = _Skipped(options.skip_bad)
+    in_folder = os.path.isdir(options.index)
+    loaded = Index.open(options.index) if in_folder else Index.load(options.index)
+    where = parse_condition(options.where) if options.where else None
+    encoder = encoder_of(loaded, options)
+    skipped = Skipped(options.skip_bad)
     queries: Iterable[Record] = [Record("1", question)]
     if options.queries:
-        queries = _records(options, options.queries, skipped)
+        queries = read_input(options, options.queries, skipped)
     for query in queries:
-        _answer(loaded, encoder, query, options.k, wants_json(options.json))
+        _answer(loaded, encoder, query, options.k, wants_json(options.json), where)
     skipped.report()
 
 
@@ -114,7 +117,7 @@ def explain(options: Namespace) -> None:
             'give either a text, such as explain "my text", or --query, --document'
         )
     _check_page(options.html)
-    encoder = _load_encoder(options.model)
+    encoder = load_encoder(options.model)
     if options.query and options.document:
         found = encoder.explain_match(options.query, options.document)
         if not _written(options.html, found):
@@ -134,7 +137,7 @@ def trace(options: Namespace) -> None:
     if not text.strip():
         options.parser.error('give a text, such as trace "my text"')
     _check_page(options.html)
-    encoder = _load_encoder(options.model)
+    encoder = load_encoder(options.model)
     traced = encoder.trace(
         text, terms=options.terms, prompt=encoder.document_prompt, task="document"
     )
@@ -213,7 +216,7 @@ def demo(options: Namespace) -> None:
 
     if not is_cached(KNOWN_MODELS[DEFAULT_MODEL]):
         say(f"Fetching the model {DEFAULT_MODEL} (18 MB, once) ...")
-    encoder = _load_encoder(None)
+    encoder = load_encoder(None)
     ready = load_demo_index(encoder)
     if ready is None:
         version = f"Python {sys.version.split()[0]}"
@@ -236,7 +239,7 @@ def evaluate(options: Namespace) -> None:
         _check_output("", os.path.join(options.output, "report.html"))
     collections = [load_collection(path, options.split) for path in options.data]
     runs = {name: read_run(path) for name, path in options.run_file}
-    encoder = _load_encoder(options.model)
+    encoder = load_encoder(options.model)
     count = sum(len(own.documents) + len(own.queries) for own in collections)
     with progress(count) as bar:
         found = evaluate(
@@ -282,14 +285,31 @@ def warmup(options: Namespace) -> None:
 
 
 def _answer(
-    index: "Index", encoder: "SparseEncoder", query: "Record", k: int, as_json: bool
+    index: "Index",
+    encoder: "SparseEncoder",
+    query: "Record",
+    k: int,
+    as_json: bool,
+    where: dict[str, Any] | None = None,
 ) -> None:
     """Search for one query and print its hits."""
     vector = encoder.encode_query(query.text)
-    print_hits(index, encoder, query, vector, index.search(vector, k), as_json)
+    hits = index.search(vector, k, filter=where)
+    print_hits(index, encoder, query, vector, hits, as_json)
 
 
-class _Skipped:
+def parse_condition(text: str) -> dict[str, Any]:
+    """Read a condition on metadata that is given as JSON."""
+    try:
+        condition = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--where is not JSON: {error}") from None
+    if not isinstance(condition, dict):
+        raise InputError(f'--where is {text[:80]}; expected fields, such as {{"year": 1990}}')
+    return condition
+
+
+class Skipped:
     """Counts the bad lines that --skip-bad passes over, and names the first few."""
 
     def __init__(self, allowed: bool) -> None:
@@ -302,12 +322,13 @@ class _Skipped:
             say(f"skipped: {error}")
 
     def report(self) -> None:
+        """Say how many there were."""
         if self.count:
             say(f"{self.count} bad line{'s' if self.count > 1 else ''} skipped")
 
 
-def _records(
-    options: Namespace, path: str, skipped: _Skipped, distinct_keys: bool = False
+def read_input(
+    options: Namespace, path: str, skipped: Skipped, distinct_keys: bool = False
 ) -> Iterator["Record"]:
     """Read documents or queries as the options say."""
     from minisplade.records import Fields, read_records
@@ -317,6 +338,7 @@ def _records(
         key=(options.key_field,) if options.key_field else default.key,
         text=tuple(options.text_fields) if options.text_fields else default.text,
         needs_key=bool(options.key_field),
+        metadata=tuple(getattr(options, "metadata_fields", None) or ()),
     )
     if path == "-" and sys.stdin is not None and sys.stdin.isatty():
         say("Reading from the terminal; Ctrl-D on a line of its own ends the input.")
@@ -360,7 +382,7 @@ def _written(path: str | None, shown: "Explanation | MatchExplanation | Trace") 
     return True
 
 
-def _load_encoder(name: str | None) -> "SparseEncoder":
+def load_encoder(name: str | None) -> "SparseEncoder":
     """Load a model; a folder by its full path, so that an index can tell where it is."""
     from minisplade.encoder import SparseEncoder
     from minisplade.hub import is_model_folder
@@ -368,17 +390,17 @@ def _load_encoder(name: str | None) -> "SparseEncoder":
     return SparseEncoder(os.path.abspath(name) if name and is_model_folder(name) else name)
 
 
-def _encoder_of(index: "Index", options: Namespace) -> "SparseEncoder":
+def encoder_of(index: "Index", options: Namespace) -> "SparseEncoder":
     """Load the model that an index was made with, or the one that is asked for."""
     if options.model is None:
         try:
-            return _load_encoder(index.encoder_name)
+            return load_encoder(index.encoder_name)
         except ModelNotFoundError as error:
             raise ModelNotFoundError(
                 f"{options.index} was made with a model that is not here (--model may tell where "
                 f"it is now): {error}"
             ) from error
-    encoder = _load_encoder(options.model)
+    encoder = load_encoder(options.model)
     if index.encoder_name not in (None, encoder.name):
         logger.warning(
             "%s was made with %s; scores with %s mean something only if it is the same model",

@@ -136,6 +136,7 @@ def print_hits(
             continue
         row = {"query_id": query.key, "query": query.text, "rank": rank, "key": hit.key}
         row |= {"score": round(hit.score, 4), "terms": rounded(terms)}
+        row |= {"metadata": hit.metadata} if hit.metadata else {}
         print_json(row if hit.text is None else {**row, "text": hit.text})
 
 

@@ -4,7 +4,9 @@ MiniSpladeError
 ├─ InputError (also ValueError)   a caller's argument or a line of a caller's file
 ├─ ModelNotFoundError             no such model here, in the cache or where it is fetched from
 ├─ CheckpointError                a model's files: missing tensor, wrong shape, unknown architecture
-└─ IndexFormatError               an index or vector file: wrong kind, version, length or content
+├─ IndexFormatError               an index or vector file: wrong kind, version, length or content
+├─ IndexLockedError               another writer is at work on the same index
+└─ IndexWriteError                the disk refused; the last commit stands
 """
 
 
@@ -26,3 +28,11 @@ class CheckpointError(MiniSpladeError):
 
 class IndexFormatError(MiniSpladeError):
     """A file that is not a minisplade index or vector file, or is damaged or too new."""
+
+
+class IndexLockedError(MiniSpladeError):
+    """A durable index that another process or object is changing at the moment."""
+
+
+class IndexWriteError(MiniSpladeError):
+    """A change that could not be written: a full disk, a failing one, or no permission."""

@@ -30,6 +30,7 @@ class Record:
 
     key: str
     text: str
+    metadata: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Fields:
 
     key: tuple[str, ...] = KEY_FIELDS  # the first one present
     text: tuple[str, ...] = TEXT_FIELDS  # those present, joined by a space
+    metadata: tuple[str, ...] = ()  # those present are kept, for filters
     needs_key: bool = False  # without it, a record that has no key is named after its line
 
 
@@ -230,7 +232,8 @@ def _record_of(row: dict[str, Any], number: int, fields: Fields) -> Record:
         came = "empty" if key == "" else _kind(key)
         raise InputError(f"key {key_field!r} is {came}; expected a string or whole number")
     _expect_unicode(str(key_field), str(key))
-    return Record(str(key), " ".join(found.values()).strip())
+    metadata = {name: row[name] for name in fields.metadata if row.get(name) is not None}
+    return Record(str(key), " ".join(found.values()).strip(), metadata or None)
 
 
 def _expect_new(key: str, number: int, first_lines: dict[str, int]) -> None:

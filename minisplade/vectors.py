@@ -292,6 +292,8 @@ def concatenate(batches: Sequence[SparseVectors], num_terms: int | None = None) 
     sizes = {batch.num_terms for batch in batches} | ({num_terms} if num_terms else set())
     if len(sizes) != 1:
         raise InputError(f"vectors over {sorted(sizes)} terms; expected one common size")
+    if len(batches) == 1:
+        return batches[0]
     counts = [np.diff(batch.offsets) for batch in batches]
     return SparseVectors(
         offsets=_offsets_of(np.concatenate([np.zeros(0, np.int64), *counts])),

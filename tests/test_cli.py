@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from conftest import GOLDEN
 
-from minisplade import Index, SparseEncoder, SparseVectors, __version__
+from minisplade import Document, Index, SparseEncoder, SparseVectors, __version__
 from minisplade.cli import COMMANDS, main, make_parser
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +174,45 @@ def test_an_index_finds_its_model_again(
     assert rows(capsys.readouterr().out)[0]["key"] == "1"
 
 
+def test_an_index_in_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    documents = [{**document, "year": 2000 + i} for i, document in enumerate(DOCUMENTS)]
+    Path("d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
+    add = ["index", "add", "books", "d.jsonl", "--metadata-fields", "year"]
+    assert main([*add, "--commit-every", "1"]) == 0
+    assert "books: Index(3 documents" in capsys.readouterr().err
+    assert main(["search", "books", "tax", "--where", '{"year": {"<": 2001}}']) == 0
+    assert main(["search", "books", "tax", "-k", "1"]) == 0
+    *early, best = rows(capsys.readouterr().out)
+    assert {row["key"] for row in early} <= {"cat"}
+    assert (best["key"], best["metadata"]) == ("tax", {"year": 2001})
+    assert best["text"] == "how to file an income tax return"
+    Path("u.jsonl").write_text('{"_id": "cat", "text": "unzip an archive"}\n')
+    assert main(["index", "update", "books", "u.jsonl"]) == 0
+    assert Index.open("books").get("cat") == Document("cat", "unzip an archive", {"year": 2000})
+    Path("u.jsonl").write_text('{"_id": "dog", "text": "unzip an archive"}\n')
+    capsys.readouterr()
+    assert "'dog' is not in books" in failure(capsys, "index", "update", "books", "u.jsonl")
+    assert main(["index", "delete", "books", "gzip", "nobody"]) == 0
+    assert main(["index", "delete", "books", "--where", '{"year": 2001}']) == 0
+    assert capsys.readouterr().err.count("books: 1 document deleted\n") == 2
+    assert main(["index", "stats", "books"]) == 0
+    (stats,) = rows(capsys.readouterr().out)
+    assert (stats["num_docs"], stats["encoder"]) == (1, "splade-tiny")
+    assert main(["index", "merge", "books", "--all"]) == 0
+    assert main(["index", "verify", "books", "--full"]) == 0
+    assert re.search(r"no damage found, \d{6} bytes read", capsys.readouterr().err)
+    assert main(["index", "export", "books", "-o", "all.jsonl"]) == 0
+    assert main(["index", "import", "copy", "all.jsonl"]) == 0
+    assert Index.open("copy").get("cat") == Document("cat", "unzip an archive", {"year": 2000})
+    assert "1 documents added" in capsys.readouterr().err
+    (damaged,) = Path("books").glob("*.postings")
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    assert "its checksum is wrong" in failure(capsys, "index", "verify", "books", "--full")
+    assert "is no" not in failure(capsys, "search", "books", "cat")
+    for where, expected in (("{", "--where is not JSON"), ("[1]", "expected fields, such as")):
+        assert expected in failure(capsys, "index", "delete", "books", "--where", where)
+
+
 def test_models(capsys: pytest.CaptureFixture[str], encoder: SparseEncoder) -> None:
     assert main(["models"]) == 0
     printed = {row["name"]: row for row in rows(capsys.readouterr().out)}
@@ -214,7 +253,7 @@ def test_demo_builds_its_index_once(
 ) -> None:
     from minisplade.records import Record
 
-    monkeypatch.setattr("minisplade.commands._load_encoder", lambda name: encoder)
+    monkeypatch.setattr("minisplade.commands.load_encoder", lambda name: encoder)
     monkeypatch.setattr("minisplade.demo.cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(
         "minisplade.demo.standard_library", lambda: iter([Record("zlib", "compress data")])
@@ -266,6 +305,9 @@ def test_verbose(capfd: pytest.CaptureFixture[str]) -> None:
         (["index", "a"], "required: -o/--output"),
         (["index"], "required: input, -o/--output"),
         (["search"], "required: index"),
+        (["index", "delete", "x"], "give either keys or --where"),
+        (["index", "delete", "x", "k", "--where", "{}"], "give either keys or --where"),
+        (["index", "add", "x"], "required: input"),
         (["search", "i"], "give either a query, such as"),
         (["search", "i", "  "], "give either a query, such as"),
         (["search", "i", "q", "--queries", "f"], "give either a query, such as"),
@@ -328,7 +370,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             "folder 'folder' has no config.json, so it is not",
         ),
         (["search", "none", "q"], "none does not exist"),
-        (["search", "folder", "q"], "folder is a folder; expected a safetensors file"),
+        (["search", "folder", "q"], "folder is not a durable index: it has no manifest"),
         (["search", "good.txt", "q"], "good.txt is not a safetensors file, or is cut short"),
         (["search", "vectors", "q"], "vectors is not a minisplade-index file"),
         (["search", "cut", "q"], "cut is not a safetensors file, or is cut short"),
@@ -360,7 +402,7 @@ def test_outputs_are_checked_before_the_work(
     def never(name: str | None) -> SparseEncoder:
         raise AssertionError("a model was loaded for an output that cannot be written")
 
-    monkeypatch.setattr("minisplade.commands._load_encoder", never)
+    monkeypatch.setattr("minisplade.commands.load_encoder", never)
     os.mkdir("folder")
     Path("t.txt").write_text("the cat\n")
     failure(capsys, "index", "t.txt", "-o", output)
@@ -387,7 +429,7 @@ def test_errors_of_the_machine(
     def fail(name: str | None) -> SparseEncoder:
         raise error
 
-    monkeypatch.setattr("minisplade.commands._load_encoder", fail)
+    monkeypatch.setattr("minisplade.commands.load_encoder", fail)
     Path("t.txt").write_text("the cat\n")
     assert failure(capsys, "encode", "t.txt") == expected
 
@@ -494,6 +536,30 @@ def test_ctrl_c(here: Path, arguments: list[str]) -> None:
     assert err == b"minisplade: interrupted; nothing half-written was kept\n"
     assert sorted(os.listdir()) == ["out", "t.txt"]
     assert Path("out").read_text() == "what was there before"
+
+
+def test_ctrl_c_keeps_the_last_commit(here: Path) -> None:
+    Path("t.txt").write_text("the cat sat on the mat and looked at the wizards\n" * 200_000)
+    child = subprocess.Popen(
+        command("index", "add", "books", "t.txt", "--commit-every", "1", "-v"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        if Path("books/manifest").exists() and len(Index.open("books")):
+            break
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, b"")
+    assert err.endswith(b"minisplade: interrupted; nothing half-written was kept\n")
+    index = Index.open("books")
+    index.verify(full=True)
+    assert 0 < len(index) < 200_000
+    assert index.keys == tuple(str(i + 1) for i in range(len(index)))
+    index.delete(["1"])
+    index.commit()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "minisplade"
 LAYERS = [
     ["errors", "arrays", "terminal"],
     ["figures"],
-    ["runtime", "files", "analysis"],
+    ["runtime", "files", "disk", "analysis"],
     ["pages", "pickles"],
     ["functional", "pooling", "vectors", "checkpoint", "hub", "records"],
     ["kernels", "tokenization", "vocabularies"],
@@ -31,6 +31,7 @@ LAYERS = [
     ["demo"],
     ["display"],
     ["commands"],
+    ["index_commands"],
     ["cli"],
     ["__init__", "__main__"],
 ]
@@ -42,6 +43,7 @@ def test_public_names() -> None:
         "BM25",
         "CheckpointError",
         "CrossEncoder",
+        "Document",
         "Explanation",
         "Hit",
         "Hits",
@@ -49,6 +51,8 @@ def test_public_names() -> None:
         "HybridSearch",
         "Index",
         "IndexFormatError",
+        "IndexLockedError",
+        "IndexWriteError",
         "InputError",
         "MatchExplanation",
         "MiniSpladeError",

@@ -10,6 +10,7 @@ from conftest import GOLDEN
 from minisplade import Hit, Index, IndexFormatError, InputError, SparseEncoder, SparseVectors
 from minisplade.arrays import PostingLists
 from minisplade.files import write_arrays
+from minisplade.index.exchange import held_snapshot
 from minisplade.index.postings import build_postings, make_postings, no_rows
 from minisplade.index.stream import build_from_stream
 
@@ -268,7 +269,7 @@ def test_slots_beyond_32_bits(tmp_path: Path) -> None:
         num_blocks=1,
         block_size=128,
     )
-    index = Index(make_postings(lists), ["a", "b", "c"])
+    index = Index(held_snapshot(make_postings(lists), ["a", "b", "c"]))
     vector = SparseVectors.from_dense(np.array([[0, 2]], np.float32))[0]
     assert [(hit.key, hit.score) for hit in index.search(vector)] == [("c", 8), ("b", 6)]
     assert index.matching_terms(vector, 2) == [(1, 8.0)]

@@ -1,6 +1,10 @@
-"""An inverted index over sparse vectors, and exact search in it."""
+"""An inverted index over sparse vectors, exact search in it, and a folder that keeps it safe."""
 
-from minisplade.index.filters import Filter
-from minisplade.index.index import Encoder, Hit, Hits, Index
+from minisplade.index.documents import Document
+from minisplade.index.encoders import Encoder
+from minisplade.index.hits import Hit, Hits
+from minisplade.index.index import Index
+from minisplade.index.querying import Selection
+from minisplade.index.reader import Stats
 
-__all__ = ["Encoder", "Filter", "Hit", "Hits", "Index"]
+__all__ = ["Document", "Encoder", "Hit", "Hits", "Index", "Selection", "Stats"]

@@ -1,112 +1,58 @@
-"""Index: sparse vectors of documents under the user's keys, searched exactly."""
+"""Index: documents under the user's keys, searched exactly, held in memory or kept in a folder."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Protocol, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from threading import RLock, Thread
+from types import TracebackType
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from minisplade.arrays import BoolArray, FloatArray, IdArray
-from minisplade.errors import IndexFormatError, InputError
-from minisplade.files import read_arrays, write_arrays
-from minisplade.index.filters import EVERYTHING, Filter
-from minisplade.index.postings import Postings, build_postings
-from minisplade.index.search import Found, SearchOptions, drop_light_terms, search, search_many
-from minisplade.index.storage import FORMAT, FORMAT_VERSION, postings_from, stored
+from minisplade.errors import IndexLockedError, InputError, MiniSpladeError
+from minisplade.index import exchange
+from minisplade.index.encoders import Encoder, check_encoder, entry_of
+from minisplade.index.filters import Condition
+from minisplade.index.manifest import Manifest
+from minisplade.index.merging import merge
+from minisplade.index.postings import build_postings
+from minisplade.index.publishing import create_folder
+from minisplade.index.reader import Reader
+from minisplade.index.snapshot import Snapshot, open_snapshot, verify
 from minisplade.index.stream import build_from_stream
-from minisplade.vectors import SparseVector, SparseVectors
+from minisplade.index.writer import Writer, checked_rows
+from minisplade.vectors import SparseVectors, concatenate
+
+logger = logging.getLogger("minisplade")
+
+MERGE_WAIT_SECONDS = 5.0
+"""How long a merge that is asked for waits for another one."""
 
 
-class Encoder(Protocol):
-    """What an index asks of the model that turns its texts and queries into vectors."""
+class Index(Reader):
+    """Documents that are searched by sparse vectors.
 
-    name: str
-
-    @overload
-    def encode_query(self, inputs: str) -> SparseVector: ...
-    @overload
-    def encode_query(self, inputs: Iterable[str]) -> SparseVectors: ...
-
-    def encode_stream(self, inputs: Iterable[str]) -> Iterator[SparseVectors]:
-        """Yield the vectors of documents, in blocks."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One document found."""
-
-    key: str
-    score: float
-    doc_id: int
-    text: str | None  # where the index keeps texts
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Hits(Sequence[Hit]):
-    """The documents found for one query, best first; equal scores in document order.
-
-    What is promised for them: the score at each rank is at least alpha times (s - epsilon), s
-    being the score of the best possible document there; 1 and 0 for an exact search.
+    An index in memory, from from_texts, from_vectors or load, stays as it is. One in a folder,
+    from create or open, can be changed: what is added and deleted counts from commit on, for all
+    readers, and is then safe from crashes. Each Index sees one generation until it calls refresh
+    or commit; any number may read at once, and one may write.
     """
-
-    doc_ids: IdArray  # int32 (k,) or fewer
-    scores: FloatArray  # float32, as many
-    index_keys: tuple[str, ...]  # (N,), those of all documents
-    index_texts: tuple[str, ...] | None
-    alpha: float = 1.0
-    epsilon: float = 0.0
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys of the documents found."""
-        return tuple(self.index_keys[i] for i in self.doc_ids)
-
-    @property
-    def texts(self) -> tuple[str, ...] | None:
-        """Their texts, where the index keeps them."""
-        texts = self.index_texts
-        return None if texts is None else tuple(texts[i] for i in self.doc_ids)
-
-    def __len__(self) -> int:
-        """Count the documents found."""
-        return self.doc_ids.size
-
-    @overload
-    def __getitem__(self, place: int) -> Hit: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Hit]: ...
-    def __getitem__(self, place: int | slice) -> Hit | Sequence[Hit]:
-        """Return the hit at a rank, 0 being the best, or several."""
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        doc_id = int(self.doc_ids[place])
-        text = None if self.index_texts is None else self.index_texts[doc_id]
-        return Hit(self.index_keys[doc_id], float(self.scores[place]), doc_id, text)
-
-
-class Index:
-    """An immutable inverted index over documents."""
 
     def __init__(
         self,
-        postings: Postings,
-        keys: Sequence[str],
-        texts: Sequence[str] | None = None,
+        snapshot: Snapshot,
         encoder: Encoder | None = None,
         encoder_name: str | None = None,
+        path: str | None = None,
     ) -> None:
-        """Put together what from_vectors, from_texts and load prepare; use those."""
-        self.postings = postings
-        self.keys = tuple(keys)
-        self.texts = None if texts is None else tuple(texts)
-        self.encoder = encoder
-        self.encoder_name = encoder.name if encoder else encoder_name
+        """Put together what the class methods prepare; use those."""
+        super().__init__(snapshot, encoder, encoder_name, path)
+        self._writer: Writer | None = None
+        self._guard = RLock()  # threads that change the same object take turns
+
+    # Making one
 
     @classmethod
     def from_vectors(
@@ -118,15 +64,15 @@ class Index:
         *,
         compact: bool = False,
     ) -> Index:
-        """Index vectors that are already there.
+        """Index vectors that are already there, in memory.
 
         keys: a distinct name for each row; without them rows are named "0", "1", ... texts: what
         hits should show. encoder: what queries given as text are encoded with. compact: search in
         two thirds of the memory, as exactly but slower. Raises InputError.
         """
         keys = [str(i) for i in range(len(vectors))] if keys is None else list(keys)
-        _check_documents(keys, texts, len(vectors))
-        return cls(build_postings(vectors, compact), keys, texts, encoder)
+        exchange.check_documents(keys, texts, len(vectors))
+        return cls(exchange.held_snapshot(build_postings(vectors, compact), keys, texts), encoder)
 
     @classmethod
     def from_stream(
@@ -141,8 +87,7 @@ class Index:
         """Index vectors that come in blocks, without holding them all; else as from_vectors."""
         postings = build_from_stream(blocks, compact)
         keys = [str(i) for i in range(postings.num_docs)] if keys is None else list(keys)
-        _check_documents(keys, texts, postings.num_docs)
-        return cls(postings, keys, texts, encoder)
+        return cls(exchange.held_snapshot(postings, keys, texts), encoder)
 
     @classmethod
     def from_texts(
@@ -159,7 +104,7 @@ class Index:
         if not texts:
             raise InputError("there are no texts to index")
         if keys is not None:
-            _check_documents(keys, None, len(texts))  # before hours of encoding
+            exchange.check_documents(keys, None, len(texts))  # before hours of encoding
         blocks = encoder.encode_stream(texts)
         kept = texts if keep_texts else None
         return cls.from_stream(blocks, keys, kept, encoder, compact=compact)
@@ -169,179 +114,242 @@ class Index:
         """Map an index that save wrote.
 
         encoder: needed for queries given as text; it must be the model that the index was made
-        with. Raises IndexFormatError, or InputError for an encoder of another vocabulary size.
+        with. Raises IndexFormatError.
         """
-        arrays, metadata = read_arrays(path, FORMAT, FORMAT_VERSION)
+        snapshot, encoder_name = exchange.read_file(path)
+        return cls(snapshot, encoder, encoder_name)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: Encoder | None = None,
+        *,
+        compact: bool = False,
+    ) -> Index:
+        """Make a folder for an index that can be changed, without documents yet.
+
+        encoder: what texts are encoded with; the index remembers which it was. compact: as in
+        from_vectors. Raises InputError where there is something, or IndexWriteError.
+        """
+        manifest = Manifest(compact=compact)
+        if encoder is not None:
+            entry, num_terms = entry_of(encoder), len(encoder.terms)
+            manifest = replace(manifest, encoder=entry, num_terms=num_terms)
+        create_folder(os.fspath(path), manifest)
+        return cls.open(path, encoder)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], encoder: Encoder | None = None) -> Index:
+        """Open the newest generation of an index in a folder, to read and to change it.
+
+        encoder: needed for texts. Raises IndexFormatError, or InputError for an encoder of
+        another vocabulary.
+        """
+        snapshot = open_snapshot(os.fspath(path))
+        manifest = snapshot.manifest
+        assert manifest is not None
+        if encoder is not None:
+            check_encoder(encoder, manifest.encoder, manifest.num_terms)
+        return cls(snapshot, encoder, manifest.encoder.name, os.fspath(path))
+
+    # Changing it
+
+    def add(
+        self,
+        keys: Sequence[str],
+        texts: Sequence[str | None] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        vectors: SparseVectors | None = None,
+    ) -> None:
+        """Add documents, in place of those that have the same keys; they count from commit on.
+
+        texts: encoded, unless vectors are given, and shown by hits. metadata: a dict of what JSON
+        can hold for each, for filters to ask about. Raises InputError, IndexLockedError while
+        another writes, or IndexWriteError, after which all since the last commit is undone.
+        """
+        rows = checked_rows(keys, texts, metadata)
+        if vectors is None:
+            vectors = self._encoded([text for _, text, _ in rows])
+        if len(vectors) != len(rows):
+            raise InputError(f"{len(vectors)} vectors for {len(rows)} keys")
+        vectors.check()
+        with self._writing() as writer:
+            writer.add(rows, vectors)
+
+    def update(
+        self,
+        keys: Sequence[str],
+        texts: Sequence[str | None] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        vectors: SparseVectors | None = None,
+    ) -> None:
+        """Change documents that are there; what is not given stays. Else as add."""
+        rows = checked_rows(keys, texts, metadata)
+        if vectors is None and texts is not None:
+            vectors = self._encoded([text for _, text, _ in rows])
+        if vectors is not None and len(vectors.check()) != len(rows):
+            raise InputError(f"{len(vectors)} vectors for {len(rows)} keys")
+        with self._writing() as writer:
+            stored, stored_vectors = writer.stored([row[0] for row in rows], vectors is None)
+            merged = [
+                (key, old[1] if texts is None else text, old[2] if metadata is None else json)
+                for (key, text, json), old in zip(rows, stored, strict=True)
+            ]
+            writer.add(merged, stored_vectors if vectors is None else vectors)
+
+    def delete(self, documents: Iterable[str] | Condition) -> int:
+        """Delete documents by key, or by a condition on metadata; returns how many there were.
+
+        They are found until commit. Raises as add does.
+        """
+        if isinstance(documents, str):
+            raise InputError(f"keys are the string {documents!r}; expected a list of keys")
+        with self._writing() as writer:
+            if isinstance(documents, Mapping):
+                return writer.delete_matching(documents)
+            return writer.delete(documents)
+
+    def commit(self, merge: bool = True) -> int:
+        """Make all changes since the last commit durable at once; returns the generation.
+
+        When this returns, they survive a crash; when it raises IndexWriteError, none of them
+        counts. merge: then merge segments where there are many of a size, which takes longer the
+        rarer it is.
+        """
+        self._folder()
+        with self._guard:
+            if self._writer is not None:
+                writer, self._writer = self._writer, None
+                self.snapshot = writer.commit()
+                if merge:
+                    self._merge_if_free()
+            return self.stats().generation
+
+    def rollback(self) -> None:
+        """Forget all changes since the last commit."""
+        with self._guard:
+            if self._writer is not None:
+                self._writer.rollback()
+                self._writer = None
+
+    def refresh(self) -> bool:
+        """Look at the newest generation, and tell whether it is another one.
+
+        Raises IndexFormatError.
+        """
+        before = self.snapshot
+        self.snapshot = open_snapshot(self._folder(), before)
+        return self.snapshot.manifest != before.manifest
+
+    def merge(self, background: bool = False) -> Thread | None:
+        """Make one segment of neighbours of about one size, as often as there are many.
+
+        background: do so in a thread, which is returned, while this index is used on. Raises
+        InputError before a commit, IndexLockedError, or IndexWriteError.
+        """
+        return self._merge(False, background)
+
+    def compact(self, background: bool = False) -> Thread | None:
+        """Make all documents one segment, without room for what is deleted; else as merge."""
+        return self._merge(True, background)
+
+    def verify(self, full: bool = False) -> int:
+        """Check the files of the newest generation; returns how many bytes were read.
+
+        full: read everything; no change of a byte stays unnoticed. Raises IndexFormatError.
+        """
+        return verify(self._folder(), full)
+
+    def close(self) -> None:
+        """Forget changes that were not committed, and let go of the lock."""
+        self.rollback()
+
+    def __enter__(self) -> Index:
+        """Return the index; leaving the block commits, or forgets changes after an error."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None and self._writer is not None:
+            self.commit()
+        self.close()
+
+    def import_jsonl(self, path: str | os.PathLike[str]) -> int:
+        """Add what export_jsonl wrote; returns how many documents; commit makes them count."""
+        count = 0
+        for keys, texts, metadata, vectors in exchange.read_json_lines(path):
+            self.add(keys, texts, metadata, vectors=vectors)
+            count += len(keys)
+        return count
+
+    # What the above share
+
+    def _folder(self) -> str:
+        if self.path is None:
+            raise InputError("this index is in memory; Index.create(path) makes one that changes")
+        return self.path
+
+    def _encoded(self, texts: Sequence[str | None]) -> SparseVectors:
+        encoder = self._needed_encoder()
+        for place, text in enumerate(texts):
+            if text is None:
+                raise InputError(f"document {place} has neither text nor vector")
+        blocks = list(encoder.encode_stream(text for text in texts if text is not None))
+        return concatenate(blocks, len(encoder.terms))
+
+    @contextmanager
+    def _writing(self) -> Iterator[Writer]:
+        """Begin a transaction unless there is one; an error that is not the caller's ends it."""
+        folder = self._folder()
+        with self._guard:
+            if self._writer is None:
+                encoder = None if self.encoder is None else entry_of(self.encoder)
+                self._writer = Writer(folder, self.snapshot, encoder)
+            try:
+                yield self._writer
+            except InputError:
+                raise  # nothing was changed
+            except BaseException:
+                self.rollback()
+                raise
+            finally:
+                if self._writer is not None and not self._writer.is_changed:
+                    self.rollback()  # so that nobody waits for nothing
+
+    def _merge_if_free(self) -> None:
         try:
-            postings = postings_from(arrays, metadata)
-            keys = _split_strings(arrays["keys"], arrays["key_offsets"])
-            texts = None
-            if "texts" in arrays:
-                texts = _split_strings(arrays["texts"], arrays["text_offsets"])
-            _check_documents(keys, texts, postings.num_docs)
-        except (KeyError, ValueError, OverflowError) as error:
-            raise IndexFormatError(f"{path} is damaged: {error}") from error
-        return cls(postings, keys, texts, encoder, metadata.get("encoder"))
+            self._merge(everything=False, background=False, wait_seconds=0.0)
+        except IndexLockedError:
+            pass  # another merge is at work
+        except MiniSpladeError as error:
+            logger.warning("committed, but segments could not be merged: %s", error)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one file; an existing one is replaced only when all is written."""
-        arrays, metadata = stored(self.postings)
-        arrays["keys"], arrays["key_offsets"] = _join_strings(self.keys)
-        if self.texts is not None:
-            arrays["texts"], arrays["text_offsets"] = _join_strings(self.texts)
-        if self.encoder_name:
-            metadata["encoder"] = self.encoder_name
-        write_arrays(path, arrays, FORMAT, FORMAT_VERSION, metadata)
-
-    def __len__(self) -> int:
-        """Count the documents."""
-        return self.postings.num_docs
-
-    def __repr__(self) -> str:
-        """Name the sizes."""
-        return (
-            f"Index({len(self)} documents, {self.postings.num_postings} postings over "
-            f"{self.postings.num_terms} terms, encoder {self.encoder_name!r})"
-        )
-
-    @overload
-    def search(
-        self,
-        query: str | SparseVector,
-        k: int = 10,
-        *,
-        filter: Filter | BoolArray | None = None,
-        num_threads: int = 1,
-        alpha: float = 1.0,
-        epsilon: float = 0.0,
-    ) -> Hits: ...
-    @overload
-    def search(
-        self,
-        query: Sequence[str] | SparseVectors,
-        k: int = 10,
-        *,
-        filter: Filter | BoolArray | None = None,
-        num_threads: int = 1,
-        alpha: float = 1.0,
-        epsilon: float = 0.0,
-    ) -> list[Hits]: ...
-    def search(
-        self,
-        query: str | SparseVector | Sequence[str] | SparseVectors,
-        k: int = 10,
-        *,
-        filter: Filter | BoolArray | None = None,
-        num_threads: int = 1,
-        alpha: float = 1.0,
-        epsilon: float = 0.0,
-    ) -> Hits | list[Hits]:
-        """Find the k documents with the highest dot product: exactly, unless asked for less.
-
-        One query, as text or vector, gives Hits; several give a list of them. Documents that share
-        no term with the query are not hits. filter: from make_filter, or bool (N,), to search only
-        some documents. num_threads: several queries are shared among threads, and so is one query
-        of a large index. alpha below 1 lets the score at each rank be as low as alpha times the
-        best possible one, and epsilon above 0 lets it be so much lower; both save time, and hits
-        tell what they promise. Raises InputError.
-        """
-        chosen = EVERYTHING if filter is None else filter
-        if not isinstance(chosen, Filter):
-            chosen = self.make_filter(chosen)
-        options = SearchOptions(k, chosen, num_threads, alpha, epsilon)
-        options.check()
-        if chosen is not EVERYTHING and chosen.allowed.size != len(self):
-            raise InputError(
-                f"filter is for {chosen.allowed.size} documents, index has {len(self)}"
-            )
-        vectors = self._query_vectors(query)
-        if vectors.num_terms != self.postings.num_terms:
-            raise InputError(
-                f"query has {vectors.num_terms} terms, index has {self.postings.num_terms}; "
-                "encode both with the same model"
-            )
-        if isinstance(vectors, SparseVectors):
-            return self._search_all(vectors.check(), options)
-        return self._search_one(vectors, options)
-
-    def make_filter(self, documents: BoolArray | Iterable[str]) -> Filter:
-        """Choose the documents that a search may return, once for many searches.
-
-        documents: bool (N,), or the keys of those documents. Raises InputError.
-        """
-        if isinstance(documents, np.ndarray):
-            return Filter.from_mask(documents, len(self))
-        mask = np.zeros(len(self), dtype=np.bool_)
-        places = {key: doc_id for doc_id, key in enumerate(self.keys)}
-        for key in documents:
-            if key not in places:
-                raise InputError(f"filter names {key!r}, which is not in this index")
-            mask[places[key]] = True
-        return Filter.from_mask(mask, len(self))
-
-    def matching_terms(self, query: SparseVector, doc_id: int) -> list[tuple[int, float]]:
-        """Take one hit's score apart: (term id, query weight times impact), largest first."""
-        if not 0 <= doc_id < len(self):
-            raise InputError(f"doc_id is {doc_id}; this index has 0 to {len(self) - 1}")
-        shares = query.weights * self.postings.impacts_in(doc_id, query)
-        largest = np.argsort(-shares, kind="stable")[: np.count_nonzero(shares)]
-        return [(int(query.term_ids[i]), float(shares[i])) for i in largest]
-
-    def _query_vectors(self, query: Any) -> SparseVector | SparseVectors:
-        """Encode what is text, and leave vectors as they are."""
-        if isinstance(query, SparseVector | SparseVectors):
-            return query
-        if self.encoder is None:
-            raise InputError(
-                "a query given as text needs an encoder: Index.load(path, encoder=SparseEncoder"
-                f"({self.encoder_name!r})), or pass a vector"
-            )
-        return self.encoder.encode_query(query)
-
-    def _search_one(self, query: SparseVector, options: SearchOptions) -> Hits:
-        lost = 0.0
-        if options.epsilon:
-            query, lost = drop_light_terms(self.postings, query, options.epsilon)
-        return self._hits(search(self.postings, query, options), options.alpha, lost)
-
-    def _search_all(self, queries: SparseVectors, options: SearchOptions) -> list[Hits]:
-        lost = [0.0] * len(queries)
-        if options.epsilon:
-            shorter = [drop_light_terms(self.postings, query, options.epsilon) for query in queries]
-            queries = SparseVectors.from_rows([query for query, _ in shorter], queries.num_terms)
-            lost = [bound for _, bound in shorter]
-        found = search_many(self.postings, queries, options)
-        return [self._hits(one, options.alpha, bound) for one, bound in zip(found, lost)]
-
-    def _hits(self, found: Found, alpha: float, epsilon: float) -> Hits:
-        return Hits(*found, self.keys, self.texts, alpha, epsilon)
+    def _merge(
+        self, everything: bool, background: bool, wait_seconds: float = MERGE_WAIT_SECONDS
+    ) -> Thread | None:
+        folder = self._folder()
+        if self._writer is not None:
+            raise InputError("there are changes that were not committed; commit or roll back first")
+        if background:
+            thread = Thread(target=_merge_quietly, args=(folder, self.snapshot, everything))
+            thread.start()
+            return thread
+        while merge(folder, self.snapshot, everything, wait_seconds):
+            self.refresh()
+        return None
 
 
-def _check_documents(keys: Sequence[str], texts: Sequence[str] | None, num_docs: int) -> None:
-    """Raise InputError unless there is one distinct key, and one text if any, per document."""
-    if len(keys) != num_docs:
-        raise InputError(f"{len(keys)} keys for {num_docs} documents")
-    if texts is not None and len(texts) != num_docs:
-        raise InputError(f"{len(texts)} texts for {num_docs} documents")
-    seen: set[str] = set()
-    for place, key in enumerate(keys):
-        if not isinstance(key, str):
-            raise InputError(f"key {place} is {type(key).__name__}; expected str")
-        if key in seen:
-            raise InputError(f"key {key!r} stands for two documents; keys must differ")
-        seen.add(key)
-
-
-def _join_strings(strings: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Store strings as UTF-8 bytes and where each starts, int64 (N + 1,)."""
-    encoded = [string.encode() for string in strings]
-    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
-    np.cumsum([len(string) for string in encoded], out=offsets[1:])
-    return np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets
-
-
-def _split_strings(joined: NDArray[np.uint8], offsets: NDArray[np.int64]) -> list[str]:
-    """Undo _join_strings."""
-    content = joined.tobytes()
-    places = offsets.tolist()
-    return [content[start:end].decode() for start, end in zip(places, islice(places, 1, None))]
+def _merge_quietly(folder: str, snapshot: Snapshot, everything: bool) -> None:
+    """Merge, and log what goes wrong, as a thread has nobody to tell."""
+    try:
+        while merge(folder, snapshot, everything, MERGE_WAIT_SECONDS):
+            pass
+    except MiniSpladeError as error:
+        logger.warning("segments of %s could not be merged: %s", folder, error)

@@ -115,7 +115,7 @@ class Postings:
         doc_ids = np.repeat(starts, np.diff(bounds)) + lists.local_ids[own]
         return doc_ids.astype(np.int32), self.impacts_of(own)
 
-    def impacts_of(self, own: slice) -> FloatArray:
+    def impacts_of(self, own: slice | OffsetArray) -> FloatArray:
         """Return the impacts in some slots, float32."""
         lists = self.lists
         if not self.is_compact:
@@ -153,7 +153,7 @@ class Postings:
         if not self.num_postings:
             return self
         lengths = np.diff(lists.offsets[:: lists.num_blocks])
-        most = int(bytes_per_posting * self.num_postings // (4 * width))
+        most = int(bytes_per_posting * self.num_postings // (4 * lists.num_docs))
         frequent = np.argsort(-lengths, kind="stable")[:most]
         frequent = frequent[lengths[frequent] >= ROW_SHARE * lists.num_docs]
         rows = np.zeros((frequent.size, width), dtype=np.float32)

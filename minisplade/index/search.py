@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,17 +18,21 @@ from numpy.typing import NDArray
 from minisplade.arrays import FloatArray, IdArray, OffsetArray
 from minisplade.errors import InputError
 from minisplade.index.filters import EVERYTHING, Filter
+from minisplade.index.parts import Parts
 from minisplade.index.postings import Postings
 from minisplade.vectors import SparseVector, SparseVectors, as_rows
 
 Found: TypeAlias = tuple[IdArray, FloatArray]
 """Documents and their scores, best first: int32 and float32, (k,) or fewer."""
 
+Rows: TypeAlias = tuple[OffsetArray, IdArray, FloatArray]
+"""The arrays of a few queries, as in SparseVectors."""
+
+ID_MASK = 0x7FFFFFFF
+"""Keys hold the complement of a document's number in so many bits; see kernels.selection."""
+
 QUERIES_PER_CALL = 16
 """Queries of a batch that a thread takes at a time: few enough to share the work out evenly."""
-
-LEAST_BLOCKS = 4
-"""Blocks that are worth a thread of their own when threads share one query."""
 
 _local = threading.local()
 
@@ -67,134 +71,118 @@ def search(postings: Postings, query: SparseVector, options: SearchOptions) -> F
     postings and the number of threads; scores may differ in their last bit. Raises InputError for
     a query with terms out of order or weights that are not positive and finite.
     """
-    if _kernels() is None:
-        return search_reference(postings, query, options)
-    num_blocks = postings.lists.num_blocks
-    if options.num_threads > 1 and num_blocks >= 2 * LEAST_BLOCKS:
-        return _search_in_threads(postings, query, options)
-    return _search_one(postings, query, options, 0, num_blocks)
+    return search_parts(Parts.of([(postings, options.allowed)]), query, options)
 
 
 def search_many(
     postings: Postings, queries: SparseVectors, options: SearchOptions
 ) -> Iterator[Found]:
     """Answer each query as search does, in order, sharing queries among threads."""
+    return search_parts_many(Parts.of([(postings, options.allowed)]), queries, options)
+
+
+def search_parts(parts: Parts, query: SparseVector, options: SearchOptions) -> Found:
+    """Do as search with the postings of all parts as if they were one index.
+
+    Documents are numbered through, part after part; options.allowed is not looked at.
+    """
     if _kernels() is None:
-        yield from (search_reference(postings, query, options) for query in queries)
+        return _reference(parts, query, options)
+    rows = np.array([0, query.term_ids.size]), query.term_ids, query.weights
+    shared = options.num_threads > 1 and parts.members
+    tables = parts.shared_out(options.num_threads) if shared else [parts.table]
+    if len(tables) == 1:
+        answer = next(_answers(parts, rows, options))
+        return _refused(parts, query, options) if answer is None else answer
+
+    def find(table: OffsetArray) -> Found | None:
+        return next(_answers(replace(parts, table=table), rows, options))
+
+    answers = list(_pool(len(tables)).map(find, tables))
+    found = [answer for answer in answers if answer is not None]
+    if len(found) < len(answers):
+        return _refused(parts, query, options)
+    return _ranked(parts, query, options, found)
+
+
+def search_parts_many(
+    parts: Parts, queries: SparseVectors, options: SearchOptions
+) -> Iterator[Found]:
+    """Answer each query as search_parts does, in order, sharing queries among threads."""
+    if _kernels() is None:
+        yield from (_reference(parts, query, options) for query in queries)
         return
-    starts = range(0, len(queries), QUERIES_PER_CALL)
 
     def answer(start: int) -> list[Found]:
         batch = queries[start : start + QUERIES_PER_CALL]
-        doc_ids, scores, counts = _search_blocks(
-            postings,
-            (batch.offsets, batch.term_ids, batch.weights),
-            options,
-            0,
-            postings.lists.num_blocks,
-        )
+        found = _answers(parts, (batch.offsets, batch.term_ids, batch.weights), options)
         return [
-            (doc_ids[i, :count], scores[i, :count])
-            if count >= 0
-            else _refused(postings, batch[i], options)
-            for i, count in enumerate(counts.tolist())
+            _refused(parts, query, options) if one is None else one
+            for query, one in zip(batch, found, strict=True)
         ]
 
+    starts = range(0, len(queries), QUERIES_PER_CALL)
     threads = _pool(options.num_threads) if options.num_threads > 1 else None
-    for found in threads.map(answer, starts) if threads else map(answer, starts):
-        yield from found
+    for answers in threads.map(answer, starts) if threads else map(answer, starts):
+        yield from answers
 
 
-def _search_in_threads(postings: Postings, query: SparseVector, options: SearchOptions) -> Found:
-    """Share the blocks of one query among threads, then rank what all have found."""
-    from minisplade.kernels.retrieval import rank_candidates
-    from minisplade.kernels.selection import ID_MASK
-
-    lists = postings.lists
-    threads = min(options.num_threads, lists.num_blocks // LEAST_BLOCKS)
-    cuts = np.linspace(0, lists.num_blocks, threads + 1).astype(int).tolist()
-
-    def find(first_block: int, end_block: int) -> Found:
-        return _search_one(postings, query, options, first_block, end_block)
-
-    parts = list(_pool(threads).map(find, cuts[:-1], cuts[1:]))
-    doc_ids = np.concatenate([part for part, _ in parts])
-    scores = np.concatenate([part for _, part in parts])
-    if not np.all((scores > 0) & (scores < np.inf)):
-        return search_reference(postings, query, options)
-    keys = (scores.view(np.int32).astype(np.int64) << 32) | (ID_MASK - doc_ids)
-    best = np.empty(min(int(options.k), keys.size), dtype=np.int32)
-    best_scores = np.empty(best.size, dtype=np.float32)
-    rank_candidates(
-        lists,
-        np.array(query.term_ids),
-        np.array(query.weights),
-        best.size,
-        keys,
-        keys.size,
-        keys.copy(),
-        best,
-        best_scores,
-    )
-    return best, best_scores
-
-
-def _search_one(
-    postings: Postings,
-    query: SparseVector,
-    options: SearchOptions,
-    first_block: int,
-    end_block: int,
-) -> Found:
-    """Answer one query from some blocks."""
-    offsets = np.array([0, query.term_ids.size])
-    rows = offsets, query.term_ids, query.weights
-    doc_ids, scores, counts = _search_blocks(postings, rows, options, first_block, end_block)
-    count = counts[0]
-    if count < 0:
-        return _refused(postings, query, options)
-    return doc_ids[0, :count], scores[0, :count]
-
-
-def _search_blocks(
-    postings: Postings,
-    queries: tuple[OffsetArray, IdArray, FloatArray],
-    options: SearchOptions,
-    first_block: int,
-    end_block: int,
-) -> tuple[IdArray, FloatArray, OffsetArray]:
+def _answers(parts: Parts, queries: Rows, options: SearchOptions) -> Iterator[Found | None]:
     """Answer a few queries, in three arrays as in SparseVectors, in one compiled call.
 
-    Returns doc_ids int32 and scores float32, (Q, k), and how many of each row are hits, int64 (Q,).
+    Yields None for a query that the kernels refuse.
     """
-    k = max(1, min(int(options.k), postings.num_docs))
-    shape = queries[0].size - 1, k
+    k = max(1, min(int(options.k), parts.num_docs))
+    # Kernels are compiled for each kind of array: copies are always contiguous and writable.
+    offsets, term_ids, weights = (np.array(queries[0]), np.array(queries[1]), np.array(queries[2]))
+    shape = offsets.size - 1, k
     doc_ids, scores = np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.float32)
     counts = np.empty(shape[0], dtype=np.int64)
     _kernels().search_queries(
-        postings.lists,
-        # Kernels are compiled for each kind of array: copies are always contiguous and writable.
-        np.array(queries[0]),
-        np.array(queries[1]),
-        np.array(queries[2]),
+        parts.table,
+        parts.smallest,
+        offsets,
+        term_ids,
+        weights,
         k,
         float(options.alpha),
-        options.allowed.allowed,
-        options.allowed.doc_ids,
-        first_block,
-        end_block,
-        *_scratch(postings),
+        *_scratch(parts),
         doc_ids,
         scores,
         counts,
     )
-    return doc_ids, scores, counts
+    for i, count in enumerate(counts.tolist()):
+        yield None if count < 0 else (doc_ids[i, :count], scores[i, :count])
 
 
-def _refused(postings: Postings, query: SparseVector, options: SearchOptions) -> Found:
+def _refused(parts: Parts, query: SparseVector, options: SearchOptions) -> Found:
     """Explain what is wrong with a query, or answer one that float32 cannot hold."""
-    as_rows(query).check()
-    return search_reference(postings, query, options)
+    return _reference(parts, query, options)  # which checks the query first
+
+
+def _ranked(parts: Parts, query: SparseVector, options: SearchOptions, found: list[Found]) -> Found:
+    """Rank what threads have found for one query, each in blocks of its own."""
+    doc_ids = np.concatenate([ids for ids, _ in found])
+    scores = np.concatenate([own for _, own in found])
+    if not np.all((scores > 0) & (scores < np.inf)):
+        return _reference(parts, query, options)
+    keys = (scores.view(np.int32).astype(np.int64) << 32) | (ID_MASK - doc_ids)
+    best = np.empty(min(int(options.k), keys.size), dtype=np.int32)
+    best_scores = np.empty(best.size, dtype=np.float32)
+    if best.size:
+        _kernels().rank_candidates(
+            parts.table,
+            parts.smallest,
+            np.array(query.term_ids),
+            np.array(query.weights),
+            best.size,
+            keys,
+            keys.size,
+            keys.copy(),
+            best,
+            best_scores,
+        )
+    return best, best_scores
 
 
 def search_reference(postings: Postings, query: SparseVector, options: SearchOptions) -> Found:
@@ -202,17 +190,26 @@ def search_reference(postings: Postings, query: SparseVector, options: SearchOpt
 
     Source: term-at-a-time evaluation, Turtle and Flood 1995, "Query Evaluation", section 2.
     """
+    return _reference(Parts.of([(postings, options.allowed)]), query, options)
+
+
+def _reference(parts: Parts, query: SparseVector, options: SearchOptions) -> Found:
+    """Do as search_parts, in the way of search_reference."""
     as_rows(query).check()
-    scores = np.zeros(postings.num_docs, dtype=np.float64)
-    for term_id, weight in zip(query.term_ids, query.weights, strict=True):
-        doc_ids, impacts = postings.list_of(int(term_id))
-        # A term lists each document once, so no addition is lost.
-        scores[doc_ids] += float(weight) * impacts.astype(np.float64)
-    if options.allowed is not EVERYTHING:
-        scores[~options.allowed.allowed] = 0
-    best = select_top_k(scores, int(options.k))
+    all_scores = [np.zeros(0)]
+    for postings, allowed in parts.members:
+        scores = np.zeros(postings.num_docs, dtype=np.float64)
+        for term_id, weight in zip(query.term_ids, query.weights, strict=True):
+            doc_ids, impacts = postings.list_of(int(term_id))
+            # A term lists each document once, so no addition is lost.
+            scores[doc_ids] += float(weight) * impacts.astype(np.float64)
+        if allowed is not EVERYTHING:
+            scores[~allowed.allowed] = 0
+        all_scores.append(scores)
+    joined = np.concatenate(all_scores)
+    best = select_top_k(joined, int(options.k))
     with np.errstate(over="ignore", under="ignore"):  # float32 may hold less than the order needs
-        return best, scores[best].astype(np.float32)
+        return best, joined[best].astype(np.float32)
 
 
 def select_top_k(scores: NDArray[Any], k: int) -> IdArray:
@@ -228,20 +225,21 @@ def select_top_k(scores: NDArray[Any], k: int) -> IdArray:
 
 
 def drop_light_terms(
-    postings: Postings, query: SparseVector, epsilon: float
+    parts: Sequence[Postings], query: SparseVector, epsilon: float
 ) -> tuple[SparseVector, float]:
     """Leave out the terms that cost most for what they can add, together at most epsilon.
 
     Returns the shorter query and the most that a score can lose by it.
     """
-    lists = postings.lists
     ids, weights = query.term_ids, query.weights
-    in_range = not ids.size or 0 <= ids.min() <= ids.max() < lists.peaks.size
+    in_range = not ids.size or 0 <= ids.min() <= ids.max() < query.num_terms
     if not (in_range and np.all((weights > 0) & (weights < np.inf))):
         as_rows(query).check()  # which says what is wrong
-    bounds = query.weights.astype(np.float64) * lists.peaks[query.term_ids]
-    first = query.term_ids.astype(np.int64) * lists.num_blocks
-    lengths = lists.offsets[first + lists.num_blocks] - lists.offsets[first]
+    bounds, lengths = np.zeros(ids.size), np.zeros(ids.size, dtype=np.int64)
+    for lists in (postings.lists for postings in parts):
+        bounds = np.maximum(bounds, weights.astype(np.float64) * lists.peaks[ids])
+        first = ids.astype(np.int64) * lists.num_blocks
+        lengths += lists.offsets[first + lists.num_blocks] - lists.offsets[first]
     by_merit = np.argsort(bounds / np.maximum(lengths, 1), kind="stable")
     sums = np.cumsum(bounds[by_merit])
     dropped = int(np.searchsorted(sums, epsilon, side="right"))
@@ -253,22 +251,22 @@ def drop_light_terms(
 @lru_cache
 def _kernels() -> Any:
     """Return the compiled functions, or None where Numba is left out, as small machines may."""
-    return import_module("minisplade.kernels.retrieval") if find_spec("numba") else None
+    return import_module("minisplade.kernels.ranking") if find_spec("numba") else None
 
 
-def _scratch(postings: Postings) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.int64]]:
+def _scratch(parts: Parts) -> tuple[Any, ...]:
     """Return this thread's arrays for the scores of a block and for keys, kept between calls."""
-    lists = postings.lists
-    width = max(lists.block_size, 128)
-    # Memory that is never written is never taken, so room for all documents costs nothing.
-    room = lists.num_docs + 2 * width
     kept = getattr(_local, "kept", None)
-    if kept is None or kept[0].size != width or kept[1].size < room:
-        kept = (
-            np.empty(width, dtype=np.float32),
-            np.empty(room, dtype=np.int64),
-            np.empty(room, dtype=np.int64),
-        )
+    if (
+        kept is None
+        or kept[0].size < parts.widest
+        or kept[1].size < parts.num_docs + 2 * kept[0].size
+    ):
+        width = max(parts.widest, 0 if kept is None else kept[0].size)
+        # Memory that is never written is never taken, so room for all documents costs nothing.
+        room = max(parts.num_docs + 2 * width, 0 if kept is None else kept[1].size)
+        keys = (np.empty(room, dtype=np.int64) for _ in range(3))
+        kept = np.empty(width, dtype=np.float32), *keys
         _local.kept = kept
     return kept
 

@@ -1,4 +1,4 @@
-"""The k best documents of a query: scoring block by block, what can be left out, exact order.
+"""The documents that may be among the k best: scoring block by block, and what can be left out.
 
 Three facts make it fast. The scores of a block fit the cache. Once k documents reach some score,
 the floor, others must reach it too, so the lists that could lift a document least may wait, to be
@@ -11,14 +11,8 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.jit import jitted
-from minisplade.kernels.scoring import (
-    LOOKUP_COST,
-    STAGE,
-    add_cell,
-    exact_score,
-    exact_scores,
-    impact_of,
-)
+from minisplade.kernels.memory import prefetch
+from minisplade.kernels.scoring import LOOKUP_COST, STAGE, add_cell, impact_of
 from minisplade.kernels.selection import (
     ID_MASK,
     KeyArray,
@@ -28,8 +22,6 @@ from minisplade.kernels.selection import (
     partition_largest,
     score_of,
     score_of_rank,
-    sort_descending,
-    sort_exactly,
 )
 
 UNIT = 2.0**-24
@@ -104,13 +96,19 @@ def order_lists(
 
 
 @jitted
-def relative_slack(lists: PostingLists, num_lists: int) -> float:
+def base_slack(num_lists: int) -> float:
     """Return how far apart two float32 scores must be, relatively, to be in their true order.
 
     A sum of m positive products, each rounded, is off by at most a factor 1 + m * UNIT (Higham
-    2002, section 3.1), and the compact form's impacts are low by 2 ** (shift - 23) at most.
+    2002, section 3.1).
     """
-    slack = 2.01 * (num_lists + 1) * UNIT
+    return 2.01 * (num_lists + 1) * UNIT
+
+
+@jitted
+def relative_slack(lists: PostingLists, num_lists: int) -> float:
+    """Do as base_slack for some lists: the compact form's are low by 2 ** (shift - 23) at most."""
+    slack = base_slack(num_lists)
     if lists.impacts.size == 0:
         slack += 2.0 ** (lists.shift - 23)
     return slack
@@ -145,6 +143,16 @@ def score_block(
     """
     stage = np.empty(STAGE, np.int32)
     first_doc = block * lists.block_size
+    for j in order:
+        cell = np.int64(term_ids[j]) * lists.num_blocks + block
+        if lists.row_of[term_ids[j]] < 0:
+            slot = lists.offsets[cell]
+            prefetch(lists.local_ids, slot)
+            prefetch(lists.local_ids, slot + 32)
+            prefetch(lists.impacts, slot)
+            prefetch(lists.impacts, slot + 16)
+            prefetch(lists.impacts, slot + 32)
+            prefetch(lists.impacts, slot + 48)
     scores[:] = 0
     for j in order:
         cell = np.int64(term_ids[j]) * lists.num_blocks + block
@@ -204,17 +212,19 @@ def find_candidates(
     allowed_ids: IdArray,
     first_block: int,
     end_block: int,
+    known: float,
     hopeful: bool,
-    scores: FloatArray,
+    all_scores: FloatArray,
     keys: KeyArray,
     spare: KeyArray,
 ) -> int:
-    """Collect the keys of all documents in some blocks that may be among their k best.
+    """Collect the keys of all documents in some blocks that may be among the k best.
 
     allowed: bool (N,) and allowed_ids: int32, the same documents in order, or both empty for all;
-    hopeful: guess a floor from the first block, which may fail. scores: float32 scratch for a
-    block; keys: int64, room for a block more than there are documents; spare: as keys. Returns
-    the number of keys, or -1 where the guess failed.
+    known: what k documents elsewhere score in truth, or 0; hopeful: guess a floor from the first
+    block, which may fail. all_scores: float32 scratch for a block; keys: int64, room for a block
+    more than there are documents; spare: as keys. Returns the number of keys, or -1 where the
+    guess failed.
     """
     order = np.empty(term_ids.size, np.int64)
     bounds = np.empty(term_ids.size + 1, np.float64)
@@ -223,28 +233,34 @@ def find_candidates(
     slack = relative_slack(lists, num_lists)
     filtered = allowed.size > 0
     place = int(np.searchsorted(allowed_ids, first_block * lists.block_size))
-    floor, guess = 0.0, 0.0
-    waiting, count, complete_block = 0, 0, -1
+    floor, guess = known * (1 - slack), 0.0
+    waiting, count, complete_block = 0, 0, first_block - 1
+    settled = known > 0  # from then on lists may wait
+    if settled:
+        most = WAITING_SHARE * floor / alpha
+        waiting = count_waiting(lists, term_ids, order, bounds, most, first_block, end_block, k)
     for block in range(first_block, end_block):
         first_doc = block * lists.block_size
         own = min(lists.block_size, lists.num_docs - first_doc)
         start = place
-        while place < allowed_ids.size and allowed_ids[place] < first_doc + own:
-            place += 1
+        place += int(np.searchsorted(allowed_ids[start:], first_doc + own))
         if filtered and start == place:
             continue
         own_ids = allowed_ids[start:place]
         few = filtered and own_ids.size * LOOKUP_COST < own
+        # The last block may be shorter, and need not be looked at beyond.
+        scores = all_scores[: (own + 127) // 128 * 128]
         score_block(lists, term_ids, weights, order[waiting:], block, own_ids, few, scores)
         if filtered and not few:
             for i in range(own):
                 scores[i] *= np.float32(allowed[first_doc + i])
         bar = floor / alpha
-        if complete_block < 0:
+        if not settled:
             if not few:
                 share = k * own / ((end_block - first_block) * lists.block_size)
                 rank = guessed_rank(k, share) if hopeful and not filtered else k
-                floor = max(floor, score_of_rank(scores, rank, spare) * (1 - slack))
+                all_scores[scores.size :] = 0
+                floor = max(floor, score_of_rank(all_scores, rank, spare) * (1 - slack))
                 guess = floor if rank < k else 0.0
             bar = floor
         limit = np.float32(max((bar - bounds[waiting]) * (1 - slack), SMALLEST / 2))
@@ -252,17 +268,19 @@ def find_candidates(
             count = collect_listed(scores, limit, first_doc, own_ids, keys, count)
         else:
             count = collect(scores, limit, first_doc, keys, count)
-        if count >= k and (complete_block < 0 or count > k + k // 4 + 16):
+        if count >= k and (not settled or count > k + k // 4 + 16):
             floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
             count = keep_promising(keys, count, k, floor - bounds[waiting])
-        if complete_block < 0 and floor > 0:
-            complete_block = block
+        if not settled and floor > 0:
+            settled, complete_block = True, block
             most = WAITING_SHARE * floor / alpha
             waiting = count_waiting(lists, term_ids, order, bounds, most, block, end_block, k)
     for i in range(waiting - 1, -1, -1):
         if count >= k:
             floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
             count = keep_promising(keys, count, k, floor - bounds[i + 1])
+        elif known > 0:  # then fewer than k may do
+            count = keep_promising(keys, count, 0, floor - bounds[i + 1])
         look_up(lists, term_ids[order[i]], weights[order[i]], complete_block, keys, count)
     if count < k:
         return -1 if guess > 0 else count
@@ -280,135 +298,20 @@ def look_up(
     count: int,
 ) -> None:
     """Add one term to the scores in keys, but not to those of blocks up to complete_block."""
+    row = lists.row_of[term_id]
+    for i in range(count):
+        doc_id = ID_MASK - (keys[i] & ID_MASK)
+        block = doc_id // lists.block_size
+        if row >= 0:
+            prefetch(lists.rows[row], doc_id)
+        elif block > complete_block:
+            cell = np.int64(term_id) * lists.num_blocks + block
+            start, end = lists.offsets[cell], lists.offsets[cell + 1]
+            guess = start + (doc_id - block * lists.block_size) * (end - start) // lists.block_size
+            prefetch(lists.local_ids, guess)
+            prefetch(lists.impacts, guess)
     for i in range(count):
         doc_id = ID_MASK - (keys[i] & ID_MASK)
         if doc_id // lists.block_size > complete_block:
             share = np.float32(weight) * np.float32(impact_of(lists, term_id, doc_id))
             keys[i] = make_key(np.float32(score_of(keys[i])) + share, doc_id)
-
-
-@jitted
-def rank_candidates(
-    lists: PostingLists,
-    term_ids: IdArray,
-    weights: FloatArray,
-    k: int,
-    keys: KeyArray,
-    count: int,
-    spare: KeyArray,
-    doc_ids: IdArray,
-    scores: FloatArray,
-) -> int:
-    """Put the k best candidates in their true order, equal ones by document; return how many.
-
-    keys: int64, from find_candidates; spare: as keys; doc_ids: int32 and scores: float32, (k,).
-    Scores that float32 cannot tell apart are computed again in float64.
-    """
-    slack = relative_slack(lists, term_ids.size)
-    if count > k:
-        kth = score_of(partition_largest(keys, count, k))
-        count = keep_promising(keys, count, k, kth * (1 - slack))
-    found = min(k, count)
-    if lists.impacts.size == 0:
-        # The compact form's sums leave out the last bits of impacts, so none of them is final.
-        rank_close(lists, term_ids, weights, keys[:count], doc_ids, scores)
-        return found
-    sort_descending(keys, count, spare)
-    start = 0
-    while start < found:
-        end = start + 1
-        while end < count and score_of(keys[end]) >= score_of(keys[end - 1]) * (1 - slack):
-            end += 1
-        if end - start == 1:
-            doc_ids[start] = ID_MASK - (keys[start] & ID_MASK)
-            scores[start] = score_of(keys[start])
-        else:
-            rank_close(lists, term_ids, weights, keys[start:end], doc_ids[start:], scores[start:])
-        start = end
-    return found
-
-
-@jitted
-def rank_close(
-    lists: PostingLists,
-    term_ids: IdArray,
-    weights: FloatArray,
-    keys: KeyArray,
-    doc_ids: IdArray,
-    scores: FloatArray,
-) -> None:
-    """Order documents with nearly equal scores by their float64 scores, then by document.
-
-    doc_ids: int32 and scores: float32 are filled, as far as they reach.
-    """
-    close_ids = ID_MASK - (keys & ID_MASK)
-    exact = np.empty(close_ids.size, np.float64)
-    length = 0
-    for j in range(term_ids.size):
-        cell = np.int64(term_ids[j]) * lists.num_blocks
-        length += lists.offsets[cell + lists.num_blocks] - lists.offsets[cell]
-    if close_ids.size * term_ids.size * LOOKUP_COST > length + lists.num_docs:
-        exact_scores(lists, term_ids, weights, close_ids, exact)
-    else:
-        for i in range(close_ids.size):
-            exact[i] = exact_score(lists, term_ids, weights, close_ids[i])
-    sort_exactly(exact, close_ids)
-    for i in range(min(close_ids.size, doc_ids.size)):
-        doc_ids[i] = close_ids[i]
-        scores[i] = exact[i]
-
-
-@jitted
-def search_queries(
-    lists: PostingLists,
-    offsets: OffsetArray,
-    term_ids: IdArray,
-    weights: FloatArray,
-    k: int,
-    alpha: float,
-    allowed: BoolArray,
-    allowed_ids: IdArray,
-    first_block: int,
-    end_block: int,
-    block_scores: FloatArray,
-    keys: KeyArray,
-    spare: KeyArray,
-    doc_ids: IdArray,
-    scores: FloatArray,
-    found: OffsetArray,
-) -> None:
-    """Find the k best documents of some blocks for each of several queries.
-
-    offsets: int64 (Q + 1,); query i owns slots offsets[i]:offsets[i + 1] of term_ids and weights;
-    doc_ids: int32 and scores: float32, (Q, k); found: int64 (Q,), how many there are, or BAD_QUERY
-    for a query with terms or weights that are not allowed, or OUT_OF_RANGE where float32 could
-    overflow or underflow. Other arrays as in find_candidates. This is the only function that is
-    called for every query, because Numba compiles a function once for each that calls it.
-    """
-    for i in range(offsets.size - 1):
-        own_ids = term_ids[offsets[i] : offsets[i + 1]]
-        own_weights = weights[offsets[i] : offsets[i + 1]]
-        count = check_query(lists, own_ids, own_weights)
-        if count == 0:
-            for attempt in range(2):
-                count = find_candidates(
-                    lists,
-                    own_ids,
-                    own_weights,
-                    k,
-                    alpha,
-                    allowed,
-                    allowed_ids,
-                    first_block,
-                    end_block,
-                    attempt == 0,
-                    block_scores,
-                    keys,
-                    spare,
-                )
-                if count >= 0:
-                    break
-            count = rank_candidates(
-                lists, own_ids, own_weights, k, keys, count, spare, doc_ids[i], scores[i]
-            )
-        found[i] = count

@@ -25,7 +25,7 @@ def add_cell(
     row = lists.row_of[term_id]
     if row >= 0:  # many documents at a time beat few documents one by one
         first = block * lists.block_size
-        whole = lists.rows[row, first : first + lists.block_size]
+        whole = lists.rows[row, first : min(first + lists.block_size, lists.num_docs)]
         for i in range(whole.size):
             scores[i] += np.float32(weight) * whole[i]
         return

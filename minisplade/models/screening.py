@@ -15,6 +15,7 @@ of that kind, and each panel is looked at as deep as cost least for a sample of 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,7 @@ class Plan:
     depths: IdArray  # int32 (panels,), places in depth_choices
 
 
+@functools.cache
 def depth_choices(hidden: int, coding: Coding) -> OffsetArray:
     """Return after how many columns the bound may stop, int64; the last is all of them.
 
@@ -60,6 +62,7 @@ def depth_choices(hidden: int, coding: Coding) -> OffsetArray:
     return np.unique(np.array(depths, dtype=np.int64))
 
 
+@functools.cache
 def coding_here(hidden: int) -> Coding:
     """Return the coding that suits this CPU."""
     return head.coding_of(hidden, wide=has_vnni())

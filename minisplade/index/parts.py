@@ -1,0 +1,102 @@
+"""Parts: several postings that are searched as one index, in the form that kernels take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minisplade.arrays import OffsetArray, PostingLists
+from minisplade.index.filters import EVERYTHING, Filter
+from minisplade.index.postings import Postings
+
+Part: TypeAlias = tuple[Postings, Filter]
+"""Postings, and which of their documents may be found."""
+
+LEAST_BLOCKS = 4
+"""Blocks that are worth a thread of their own when threads share one query."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """Postings and filters, and a table of where their arrays are; see kernels.parts.
+
+    The largest stands first in the table, because what is found there tells best what others need
+    not look at.
+    """
+
+    members: tuple[Part, ...]  # in the order of their documents, which also keeps them alive
+    table: OffsetArray  # int64 (S, columns)
+    smallest: NDArray[np.float64]  # float64 (S,)
+    num_docs: int
+    num_terms: int
+    widest: int  # documents of the longest block, 128 at least
+
+    @classmethod
+    def of(cls, parts: Sequence[Part]) -> Parts:
+        """Put parts together; all have the same vocabulary."""
+        members = tuple(parts)
+        sizes = [postings.num_docs for postings, _ in members]
+        largest_first = sorted(range(len(members)), key=lambda place: -sizes[place])
+        table = np.zeros((0, 0), dtype=np.int64)
+        if find_spec("numba") and members:
+            starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).tolist()
+            rows = [_row_of(*members[place], starts[place]) for place in largest_first]
+            table = np.array(rows, dtype=np.int64).reshape(len(rows), -1)
+        return cls(
+            members=members,
+            table=table,
+            smallest=np.array([members[place][0].lists.smallest for place in largest_first]),
+            num_docs=sum(sizes),
+            num_terms=members[0][0].num_terms if members else 0,
+            widest=max([128, *(own.lists.block_size for own, _ in members)]),
+        )
+
+    def shared_out(self, num_threads: int) -> list[OffsetArray]:
+        """Cut the table into one for each thread, with some of the blocks, where it is worth it."""
+        from minisplade.kernels.parts import END_BLOCK, FIRST_BLOCK, NUM_BLOCKS
+
+        num_blocks = int(self.table[:, NUM_BLOCKS].sum())
+        threads = max(1, min(num_threads, num_blocks // LEAST_BLOCKS))
+        ends = np.cumsum(self.table[:, NUM_BLOCKS])
+        tables = []
+        for thread in range(threads):
+            low, high = (num_blocks * i // threads for i in (thread, thread + 1))
+            table = self.table.copy()
+            starts = ends - table[:, NUM_BLOCKS]
+            table[:, FIRST_BLOCK] = np.clip(low - starts, 0, table[:, NUM_BLOCKS])
+            table[:, END_BLOCK] = np.clip(high - starts, 0, table[:, NUM_BLOCKS])
+            tables.append(table)
+        return tables
+
+
+def _row_of(postings: Postings, allowed: Filter, start: int) -> list[int]:
+    """Return what kernels.parts has columns for."""
+    from minisplade.kernels import parts
+
+    lists: PostingLists = postings.lists
+    row = [0] * parts.NUM_COLUMNS
+    for column, name in enumerate(parts.ARRAYS):
+        row[column] = _address_of(getattr(lists, name))
+    row[parts.ALLOWED], row[parts.ALLOWED_IDS] = map(
+        _address_of, (allowed.allowed, allowed.doc_ids)
+    )
+    row[parts.NUM_POSTINGS] = postings.num_postings
+    row[parts.IS_COMPACT] = int(postings.is_compact)
+    row[parts.NUM_TERMS] = postings.num_terms
+    row[parts.NUM_ROWS] = lists.rows.shape[0]
+    row[parts.BASE], row[parts.SHIFT] = lists.base, lists.shift
+    row[parts.NUM_DOCS], row[parts.NUM_BLOCKS] = lists.num_docs, lists.num_blocks
+    row[parts.BLOCK_SIZE] = lists.block_size
+    row[parts.NUM_ALLOWED] = allowed.doc_ids.size
+    row[parts.IS_FILTERED] = int(allowed is not EVERYTHING)
+    row[parts.START], row[parts.END_BLOCK] = start, lists.num_blocks
+    return row
+
+
+def _address_of(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])

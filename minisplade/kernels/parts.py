@@ -1,0 +1,65 @@
+"""Posting lists of several segments in one call: a table of where their arrays are in memory.
+
+A kernel cannot take a list of arrays whose number it does not know beforehand, and calling it for
+each segment costs more than searching a small one. So each segment is a row of whole numbers.
+"""
+
+import numpy as np
+from numba import carray
+from numpy.typing import NDArray
+
+from minisplade.arrays import BoolArray, IdArray, OffsetArray, PostingLists
+from minisplade.kernels.jit import jitted
+from minisplade.kernels.memory import pointer_to
+
+ARRAYS = ("offsets", "local_ids", "impacts", "codes", "rests", "peaks", "rows", "row_of")
+"""The first columns: addresses of arrays of PostingLists, in this order."""
+
+ALLOWED, ALLOWED_IDS = 8, 9
+NUM_POSTINGS, IS_COMPACT, NUM_TERMS, NUM_ROWS = 10, 11, 12, 13
+BASE, SHIFT, NUM_DOCS, NUM_BLOCKS, BLOCK_SIZE = 14, 15, 16, 17, 18
+NUM_ALLOWED, IS_FILTERED = 19, 20
+START, FIRST_BLOCK, END_BLOCK = 21, 22, 23
+NUM_COLUMNS = 24
+"""Addresses of the filter; sizes; the filter's size; the number of the segment's first document,
+and the blocks that are to be searched."""
+
+
+@jitted
+def lists_at(table: OffsetArray, smallest: NDArray[np.float64], place: int) -> PostingLists:
+    """Return the posting lists in a row of the table.
+
+    table: int64 (S, NUM_COLUMNS); smallest: float64 (S,), the smallest impact of each. Whoever made
+    the table keeps the arrays alive.
+    """
+    row = table[place]
+    plain = row[NUM_POSTINGS] * (1 - row[IS_COMPACT])
+    compact = row[NUM_POSTINGS] * row[IS_COMPACT]
+    num_cells = row[NUM_TERMS] * row[NUM_BLOCKS]
+    width = row[NUM_BLOCKS] * row[BLOCK_SIZE] if row[NUM_ROWS] else 0
+    return PostingLists(
+        carray(pointer_to(row[0]), (num_cells + 1,), np.int64),
+        carray(pointer_to(row[1]), (row[NUM_POSTINGS],), np.uint16),
+        carray(pointer_to(row[2]), (plain,), np.float32),
+        carray(pointer_to(row[3]), (compact,), np.uint16),
+        carray(pointer_to(row[4]), (compact,), np.uint16),
+        carray(pointer_to(row[5]), (row[NUM_TERMS],), np.float32),
+        carray(pointer_to(row[6]), (row[NUM_ROWS], width), np.float32),
+        carray(pointer_to(row[7]), (row[NUM_TERMS],), np.int32),
+        float(smallest[place]),
+        int(row[BASE]),
+        int(row[SHIFT]),
+        int(row[NUM_DOCS]),
+        int(row[NUM_BLOCKS]),
+        int(row[BLOCK_SIZE]),
+    )
+
+
+@jitted
+def filter_at(table: OffsetArray, place: int) -> tuple[BoolArray, IdArray]:
+    """Return the filter in a row of the table: bool (N,) and int32, both empty for none."""
+    row = table[place]
+    return (
+        carray(pointer_to(row[ALLOWED]), (row[NUM_DOCS] * row[IS_FILTERED],), np.bool_),
+        carray(pointer_to(row[ALLOWED_IDS]), (row[NUM_ALLOWED],), np.int32),
+    )
