@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minisplade.hybrid import HybridEncoder, HybridSearch
     from minisplade.index import Document, Hit, Hits, Index
     from minisplade.passages import PassageIndex, WindowedEncoder
+    from minisplade.reranker import CrossEncoder
     from minisplade.trace import Trace
     from minisplade.vectors import SparseVector, SparseVectors, concatenate
     from minisplade.words import WholeWords
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BM25",
     "CheckpointError",
+    "CrossEncoder",
     "Document",
     "Explanation",
     "Hit",
@@ -58,6 +60,7 @@ __all__ = [
 _ROOMS = {
     "Document": "index",
     "BM25": "bm25",
+    "CrossEncoder": "reranker",
     "Explanation": "explain",
     "Hit": "index",
     "Hits": "index",

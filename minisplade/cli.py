@@ -13,6 +13,7 @@ from minisplade import __version__, commands, index_commands
 from minisplade.display import drop_output, prepare_output, say
 from minisplade.errors import MiniSpladeError
 
+MODEL_ACTIONS = ("list", "pull", "inspect", "convert", "verify")
 COMMANDS = (
     "encode",
     "index",
@@ -89,7 +90,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         typed = re.search(r"invalid choice: '([^']*)'", message)
-        close = get_close_matches(typed[1], (*COMMANDS, "list", "pull"), n=1) if typed else []
+        close = get_close_matches(typed[1], (*COMMANDS, *MODEL_ACTIONS), n=1) if typed else []
         super().error(f"{message}; did you mean {close[0]!r}?" if close else message)
 
 
@@ -219,6 +220,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="of bm25, splade, hybrid, rrf and words; the first is the baseline "
         "(bm25,splade,hybrid)",
     )
+    command.add_argument(
+        "--rerank", metavar="MODEL", help="a cross-encoder that judges the last system's best again"
+    )
     command.add_argument("--split", default="test", help="which judgements to use (test)")
     command.add_argument(
         "--max-seq-length", metavar="N", type=_positive, help="cut documents after N tokens"
@@ -243,14 +247,22 @@ def make_parser() -> argparse.ArgumentParser:
         subparsers,
         "models",
         commands.models,
-        "list known models, or fetch one",
+        "list known models; fetch, explain, convert or verify one",
         """\
   minisplade models
   minisplade models pull splade-tiny
-  minisplade models pull owner/name     any SPLADE model on the Hugging Face Hub""",
+  minisplade models pull owner/name            any SPLADE model on the Hugging Face Hub
+  minisplade models inspect path/to/model      what it is, what of it is used, what is not and why
+  minisplade models convert old/ new/          one safetensors folder; --float16 for half the size
+  minisplade models verify new/                its vectors, against those stored with it""",
     )
-    command.add_argument("action", nargs="?", choices=["list", "pull"], default="list")
-    command.add_argument("name", nargs="?", help="a known name or a Hub id, for pull")
+    command.add_argument("action", nargs="?", choices=MODEL_ACTIONS, default="list")
+    command.add_argument("name", nargs="?", help="a known name, a Hub id or a folder")
+    command.add_argument("target", nargs="?", help="the new folder, for convert")
+    command.add_argument("--float16", action="store_true", help="convert: round to half precision")
+    command.add_argument(
+        "--vectors", metavar="FILE", help="verify: JSON of texts and weights, not the model's own"
+    )
     command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
 
     command = _command(

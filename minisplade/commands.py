@@ -17,6 +17,7 @@ from minisplade.display import (
     print_line,
     print_match,
     print_model,
+    print_report,
     print_table,
     print_trace,
     progress,
@@ -25,12 +26,13 @@ from minisplade.display import (
     wants_json,
     with_progress,
 )
-from minisplade.errors import InputError, ModelNotFoundError
+from minisplade.errors import CheckpointError, InputError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from minisplade.encoder import SparseEncoder
     from minisplade.explain import Explanation, MatchExplanation
     from minisplade.index import Index
+    from minisplade.layout import Task
     from minisplade.records import Record
     from minisplade.trace import Trace
 
@@ -45,12 +47,12 @@ def encode(options: Namespace) -> None:
 
     _check_output(options.input, options.output)
     encoder = load_encoder(options.model)
-    prompt = encoder.query_prompt if options.query else encoder.document_prompt
     skipped = Skipped(options.skip_bad)
     keys: deque[str] = deque()
     texts = _remember_keys(read_input(options, options.input, skipped), keys)
     logger.info("encoding %s with %r", options.input, encoder)
-    blocks = encoder.encode_stream(texts, prompt=prompt, max_active_dims=options.top)
+    task: Task = "query" if options.query else "document"
+    blocks = encoder.encode_stream(texts, max_active_dims=options.top, task=task)
     if options.output:
         vectors = concatenate(list(with_progress(blocks)), encoder.get_embedding_dimension())
         vectors.save(options.output)
@@ -122,7 +124,9 @@ def explain(options: Namespace) -> None:
             print_match(found, options.top, wants_json(options.json))
         return
     prompt = encoder.query_prompt if options.query else encoder.document_prompt
-    explanation = encoder.explain(options.query or options.document or text, prompt=prompt)
+    task: Task = "query" if options.query else "document"
+    explained = options.query or options.document or text
+    explanation = encoder.explain(explained, prompt=prompt, task=task)
     if not _written(options.html, explanation):
         print_explanation(explanation, options.top, wants_json(options.json))
 
@@ -134,24 +138,74 @@ def trace(options: Namespace) -> None:
         options.parser.error('give a text, such as trace "my text"')
     _check_page(options.html)
     encoder = load_encoder(options.model)
-    traced = encoder.trace(text, terms=options.terms, prompt=encoder.document_prompt)
+    traced = encoder.trace(
+        text, terms=options.terms, prompt=encoder.document_prompt, task="document"
+    )
     if not _written(options.html, traced):
         print_trace(traced, options.json)
 
 
 def models(options: Namespace) -> None:
-    """List the known models and whether they are on this machine, or fetch one."""
+    """List the known models, or fetch, explain, convert or verify one."""
     from minisplade.hub import KNOWN_MODELS, find_model, is_cached
 
-    if options.action == "pull":
-        if not options.name:
-            options.parser.error(f"pull needs a name; known models: {', '.join(KNOWN_MODELS)}")
+    action, as_json = options.action, wants_json(options.json)
+    _check_model_options(options, list(KNOWN_MODELS))
+    if action == "pull":
         print_line(str(find_model(options.name)))
-        return
-    if options.name:
-        options.parser.error(f"list takes no name; did you mean `models pull {options.name}`?")
-    for model in KNOWN_MODELS.values():
-        print_model(model, is_cached(model), wants_json(options.json))
+    elif action == "inspect":
+        from minisplade.inspection import inspect_model
+
+        print_report(inspect_model(find_model(options.name)), as_json)
+    elif action == "convert":
+        from minisplade.conversion import convert_model
+
+        gap = convert_model(options.name, options.target, options.float16)
+        say(f"{options.target}: weights of vectors differ by {gap:.1e} at most")
+    elif action == "verify":
+        _verify(options, as_json)
+    else:
+        for model in KNOWN_MODELS.values():
+            print_model(model, is_cached(model), as_json)
+
+
+def _check_model_options(options: Namespace, known: list[str]) -> None:
+    """Exit with what is missing or too much for the action that is asked for."""
+    action, name, error = options.action, options.name, options.parser.error
+    if action == "list" and name:
+        error(f"list takes no name; did you mean `models pull {name}`?")
+    if action == "pull" and not name:
+        error(f"pull needs a name; known models: {', '.join(known)}")
+    if action != "list" and not name:
+        error(f"{action} needs a name or a folder")
+    if bool(options.target) != (action == "convert"):
+        error("convert needs two folders" if action == "convert" else f"{action} takes one name")
+    if options.float16 and action != "convert":
+        error("--float16 goes with convert")
+    if options.vectors and action != "verify":
+        error("--vectors goes with verify")
+
+
+def _verify(options: Namespace, as_json: bool) -> None:
+    """Print how far each kernel path is off, and fail if that is too much."""
+    from minisplade.conversion import verify_model
+
+    wrong = []
+    for check in verify_model(options.name, options.vectors):
+        row = {"kernel_path": check.kernel_path, "vectors": check.num_vectors}
+        row |= {"largest_difference": check.largest_difference, "right": check.is_right}
+        if as_json:
+            print_json(row)
+        else:
+            verdict = "right" if check.is_right else f"wrong, more than {check.tolerance}"
+            print_line(
+                f"{check.kernel_path:10} {check.num_vectors} vectors, largest difference "
+                f"{check.largest_difference:.1e}: {verdict}"
+            )
+        if not check.is_right:
+            wrong.append(check.kernel_path)
+    if wrong:
+        raise CheckpointError(f"{options.name} gives other vectors on {', '.join(wrong)}")
 
 
 def demo(options: Namespace) -> None:
@@ -178,6 +232,7 @@ def evaluate(options: Namespace) -> None:
     """Measure a model on test collections, beside BM25 and fused with it."""
     from minisplade.evaluation import evaluate, load_collection, read_run, write_report
     from minisplade.evaluation.report import results, system_table
+    from minisplade.reranker import CrossEncoder
 
     if options.output:
         os.makedirs(options.output, exist_ok=True)
@@ -191,6 +246,7 @@ def evaluate(options: Namespace) -> None:
             encoder,
             collections,
             systems=options.systems,
+            reranker=None if options.rerank is None else CrossEncoder(options.rerank),
             runs=runs,
             max_seq_length=options.max_seq_length,
             depth=options.depth,
@@ -331,9 +387,9 @@ def _written(path: str | None, shown: "Explanation | MatchExplanation | Trace") 
 def load_encoder(name: str | None) -> "SparseEncoder":
     """Load a model; a folder by its full path, so that an index can tell where it is."""
     from minisplade.encoder import SparseEncoder
+    from minisplade.hub import is_model_folder
 
-    is_folder = name is not None and os.path.isfile(os.path.join(name, "config.json"))
-    return SparseEncoder(os.path.abspath(name) if name and is_folder else name)
+    return SparseEncoder(os.path.abspath(name) if name and is_model_folder(name) else name)
 
 
 def encoder_of(index: "Index", options: Namespace) -> "SparseEncoder":

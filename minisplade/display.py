@@ -103,6 +103,18 @@ def print_model(model: "KnownModel", cached: bool, as_json: bool) -> None:
         print(f"{model.name:20} {'cached' if cached else '-':7} {model.summary}")
 
 
+def print_report(report: dict[str, Any], as_json: bool) -> None:
+    """Print named rows, of which some are lists."""
+    if as_json:
+        print_json(report)
+        return
+    width = max(map(len, report)) + 2
+    for name, content in report.items():
+        lines = content if isinstance(content, list) else [content]
+        for number, line in enumerate(lines):
+            print(f"{name if number == 0 else '':{width}}{on_one_line(str(line))}")
+
+
 def print_hits(
     index: "Index",
     encoder: "SparseEncoder",

@@ -5,39 +5,32 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from minisplade import similarity as similarities
 from minisplade.arrays import FloatArray, IdArray
 from minisplade.errors import InputError
 from minisplade.explain import Explanation, MatchExplanation, find_sources, match
 from minisplade.hub import DEFAULT_MODEL, find_model
-from minisplade.layout import Settings, read_settings, write_folder
-from minisplade.models import load_model
-from minisplade.pooling import chosen_logits, pool_tiles
-from minisplade.runtime import choose_kernel_path, choose_num_threads
-from minisplade.tokenization import (
-    Token,
-    load_tokenizer,
-    pad,
-    read_tokens,
-    term_ids_of,
-    term_strings,
-    tokenize,
-)
+from minisplade.layout import Settings, Task, read_settings
+from minisplade.models import MaskedLanguageModel
+from minisplade.pooling import Activation, Strategy
+from minisplade.routes import Effort, Route, SpladeRoute, load_route
+from minisplade.runtime import KernelPath, choose_kernel_path, choose_num_threads
+from minisplade.saving import write_folder
+from minisplade.tokenization import Token, pad, read_tokens, term_ids_of, term_strings, tokenize
 from minisplade.trace import Trace, run_traced
 from minisplade.vectors import AnyVectors, SparseVector, SparseVectors, as_rows, concatenate
 
 if TYPE_CHECKING:
     from tqdm import tqdm
     from typing_extensions import Unpack
-
-    from minisplade.models.packed import PackedModel
 
 logger = logging.getLogger("minisplade")
 
@@ -55,6 +48,7 @@ class ReadOptions(TypedDict, total=False):
     prompt_name: str | None
     max_active_dims: int | None
     max_seq_length: int | None
+    task: Task | None
 
 
 class EncodeOptions(ReadOptions, total=False):
@@ -71,6 +65,7 @@ class SparseEncoder:
         self,
         name_or_path: str | os.PathLike[str] | None = None,
         *,
+        query_name_or_path: str | os.PathLike[str] | None = None,
         revision: str | None = None,
         cache_folder: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
@@ -87,65 +82,105 @@ class SparseEncoder:
 
         name_or_path: a folder, a Hub id, a known name such as "splade-small", or None for the
         default model, splade-tiny; see find_model for where it is looked for and the arguments up
-        to token. Those up to max_active_dims replace what the model's own files say.
+        to token. query_name_or_path: another model for queries, over the same vocabulary; without
+        it, queries are encoded as the model's own files say. The arguments from prompts to
+        max_active_dims replace what those files say.
         num_threads: threads that texts are spread over; None is $MINISPLADE_NUM_THREADS, or one
         per CPU. max_memory_mb: what they may compute in, whatever the number and length of texts;
         weights, texts and results come on top. kernel_path: "reference", "tiles" or "screened";
-        None is $MINISPLADE_PATH, or the fastest that runs here. On one kernel path of the
-        compiled two, the bytes of a vector depend on its text only, and both give the same bytes.
+        None is $MINISPLADE_PATH, or the fastest that runs here and knows the architecture. On one
+        kernel path of the compiled two, the bytes of a vector depend on its text only, and both
+        give the same bytes.
         Raises ModelNotFoundError, CheckpointError and InputError.
         """
-        self.kernel_path = choose_kernel_path(kernel_path)
+        path = choose_kernel_path(kernel_path)
         self.num_threads = choose_num_threads(num_threads)
         if not max_memory_mb > 0:
             raise InputError(f"max_memory_mb is {max_memory_mb}; expected a number above 0")
         self.max_memory_mb = max_memory_mb
-        self.folder = find_model(
-            name_or_path,
+        find = partial(
+            find_model,
             revision=revision,
             cache_folder=cache_folder,
             local_files_only=local_files_only,
             token=token,
         )
+        self.folder = find(name_or_path)
         self.name = DEFAULT_MODEL if name_or_path is None else os.fspath(name_or_path)
-        self.model = load_model(self.folder)
-        self.tokenizer = load_tokenizer(self.folder, self.model.config.vocab_size)
         settings = read_settings(self.folder)
-        self.strategy = settings.strategy
-        self.activation = settings.activation
+        query_way = settings.query
+        if query_name_or_path is not None:
+            query_way = read_settings(find(query_name_or_path)).query
+        self.document_route = load_route(settings.document, path)
+        self.query_route = self.document_route
+        if query_way is not settings.document:
+            self.query_route = load_route(query_way, path, self.document_route.num_terms)
+        self.default_task: Task = settings.default_task
+        if kernel_path is not None and self.document_route.config and self.kernel_path != path:
+            raise InputError(
+                f"kernel path {path!r} does not know the architecture of {self.name}; leave "
+                'kernel_path out, or use "reference"'
+            )
         self.prompts = dict(settings.prompts if prompts is None else prompts)
         self.default_prompt_name = default_prompt_name or settings.default_prompt_name
         self.similarity_fn_name = similarity_fn_name or settings.similarity_fn_name
         self.max_active_dims = max_active_dims or settings.max_active_dims
-        longest = self.model.config.max_positions
-        self.max_seq_length = min(settings.max_seq_length or longest, longest)
         self._prompt(self.default_prompt_name)
 
     def __repr__(self) -> str:
         """Name the model, its size and its limits."""
-        config = self.model.config
+        config = self.document_route.config
+        size = f"{config.num_layers} layers of {config.hidden_size}, " if config else ""
         return (
-            f"SparseEncoder({self.name!r}: {config.num_layers} layers of {config.hidden_size}, "
-            f"{config.vocab_size} terms, up to {self.max_seq_length} tokens)"
+            f"SparseEncoder({self.name!r}: {size}{self.get_embedding_dimension()} terms, "
+            f"up to {self.max_seq_length} tokens)"
         )
 
     @property
+    def model(self) -> MaskedLanguageModel:
+        """The masked language model that encodes documents; raises InputError if there is none."""
+        return self._splade.model
+
+    @property
+    def strategy(self) -> Strategy:
+        """How the logits of a document's tokens are pooled; raises InputError without logits."""
+        return self._splade.way.strategy
+
+    @property
+    def activation(self) -> Activation:
+        """What logits go through before pooling; raises InputError where there are none."""
+        return self._splade.way.activation
+
+    @property
+    def _splade(self) -> SpladeRoute:
+        if not isinstance(self.document_route, SpladeRoute):
+            raise InputError(f"{self.name} has no masked language model for documents")
+        return self.document_route
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of documents."""
+        return self.document_route.tokenizer
+
+    @property
+    def kernel_path(self) -> KernelPath:
+        """The kernel path that documents are encoded on."""
+        return self.document_route.kernel_path
+
+    @property
     def max_seq_length(self) -> int:
-        """The number of tokens after which a text is cut, special tokens included."""
-        return self._max_seq_length
+        """The number of tokens after which a document is cut, special tokens included."""
+        return self.document_route.max_seq_length
 
     @max_seq_length.setter
     def max_seq_length(self, length: int) -> None:
-        longest = self.model.config.max_positions
-        # Two, because [CLS] and [SEP] are always there.
-        if not 2 <= length <= longest:
-            raise InputError(f"max_seq_length is {length}; this model can take 2 to {longest}")
-        self._max_seq_length = int(length)
+        for route in (self.document_route, self.query_route):
+            route.max_seq_length = _checked_length(length, route)
 
     @cached_property
     def terms(self) -> list[str]:
         """The string of each dimension, V of them."""
-        return term_strings(self.tokenizer, self.model.config.vocab_size)
+        return term_strings(self.tokenizer, self.get_embedding_dimension())
 
     @property
     def query_prompt(self) -> str:
@@ -159,7 +194,7 @@ class SparseEncoder:
 
     def get_embedding_dimension(self) -> int:
         """Return V, the size of the vocabulary and of every vector."""
-        return self.model.config.vocab_size
+        return self.document_route.num_terms
 
     @overload
     def encode(self, inputs: str, **options: Unpack[EncodeOptions]) -> SparseVector: ...
@@ -175,6 +210,7 @@ class SparseEncoder:
         prompt_name: str | None = None,
         max_active_dims: int | None = None,
         max_seq_length: int | None = None,
+        task: Task | None = None,
     ) -> SparseVector | SparseVectors:
         """Encode one text, or many, whose order is kept.
 
@@ -182,7 +218,8 @@ class SparseEncoder:
         others fill max_memory_mb as they see fit. show_progress_bar: None shows it when
         the "minisplade" logger is at INFO or below. prompt: put before each text; prompt_name: one
         of the model's prompts. max_active_dims: keep only that many of the heaviest terms.
-        max_seq_length: cut texts at so many tokens, in this call. Raises InputError.
+        max_seq_length: cut texts at so many tokens, in this call. task: "query" or "document",
+        where the model encodes them differently; None is the model's default. Raises InputError.
         """
         texts = [inputs] if isinstance(inputs, str) else list(_strings(inputs))
         prefix = self._prompt(prompt_name or self.default_prompt_name) if prompt is None else prompt
@@ -194,6 +231,7 @@ class SparseEncoder:
             prompt=prefix,
             max_active_dims=max_active_dims,
             max_seq_length=max_seq_length,
+            task=task or self.default_task,
         )
         if show_progress_bar:
             blocks = _with_progress(blocks, len(texts))
@@ -210,7 +248,8 @@ class SparseEncoder:
         self, inputs: str | Iterable[str], **options: Unpack[EncodeOptions]
     ) -> SparseVector | SparseVectors:
         """Encode queries: as encode, with query_prompt unless another prompt is given."""
-        return self.encode(inputs, **_with_prompt(self.query_prompt, options))
+        options = {"task": "query", **_with_prompt(self.query_prompt, options)}
+        return self.encode(inputs, **options)
 
     @overload
     def encode_document(self, inputs: str, **options: Unpack[EncodeOptions]) -> SparseVector: ...
@@ -222,7 +261,8 @@ class SparseEncoder:
         self, inputs: str | Iterable[str], **options: Unpack[EncodeOptions]
     ) -> SparseVector | SparseVectors:
         """Encode documents: as encode, with document_prompt unless another prompt is given."""
-        return self.encode(inputs, **_with_prompt(self.document_prompt, options))
+        options = {"task": "document", **_with_prompt(self.document_prompt, options)}
+        return self.encode(inputs, **options)
 
     def encode_stream(
         self,
@@ -232,65 +272,26 @@ class SparseEncoder:
         prompt: str | None = None,
         max_active_dims: int | None = None,
         max_seq_length: int | None = None,
+        task: Task = "document",
     ) -> Iterator[SparseVectors]:
         """Encode any number of documents in flat memory, yielding blocks of vectors in order.
 
         inputs: read BLOCK_TEXTS at a time; a block holds the vectors of so many texts, the last
-        one of fewer. prompt: put before each text; None is document_prompt. Other arguments as in
+        one of fewer. prompt: put before each text; None is that of the task. Other arguments as in
         encode. Raises InputError.
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected 1 or more")
-        length = max_seq_length or self.max_seq_length
-        if not 2 <= length <= self.model.config.max_positions:
-            raise InputError(
-                f"max_seq_length is {length}; this model can take 2 to "
-                f"{self.model.config.max_positions}"
-            )
+        route = self._route(task)
+        length = _checked_length(max_seq_length or route.max_seq_length, route)
         keep = self.max_active_dims if max_active_dims is None else max_active_dims
-        prompt = self.document_prompt if prompt is None else prompt
+        if prompt is None:
+            prompt = self.query_prompt if task == "query" else self.document_prompt
         texts = iter(_strings(inputs))
         while block := list(islice(texts, BLOCK_TEXTS)):
-            sequences = tokenize(self.tokenizer, block, length, prompt)
-            vectors = self._encode_sequences(sequences, batch_size)
+            effort = Effort(batch_size, self.num_threads, int(self.max_memory_mb * 1e6))
+            vectors = route.encode(block, prompt, length, effort)
             yield vectors if keep is None else vectors.prune(keep)
-
-    @cached_property
-    def _packed(self) -> PackedModel:
-        from minisplade.models.packed import pack_model
-
-        return pack_model(self.model, screened=self.kernel_path == "screened")
-
-    def _encode_sequences(self, sequences: list[IdArray], batch_size: int) -> SparseVectors:
-        """Run token ids through model, head and pooling."""
-        if self.kernel_path != "reference":
-            from minisplade.models.packed import encode
-
-            memory = int(self.max_memory_mb * 1e6)
-            pooling = self.strategy, self.activation
-            return encode(self._packed, sequences, *pooling, self.num_threads, memory)
-        # Texts of like length share a batch, so that little of it is padding.
-        order = np.argsort([-sequence.size for sequence in sequences], kind="stable")
-        batches = []
-        for start in range(0, order.size, batch_size):
-            chosen = [sequences[i] for i in order[start : start + batch_size]]
-            batches.append(SparseVectors.from_dense(self._pooled(chosen)))
-        in_order = np.empty_like(order)
-        in_order[order] = np.arange(order.size)
-        return concatenate(batches)[in_order]
-
-    def _pooled(self, sequences: list[IdArray]) -> FloatArray:
-        """Return the dense vectors of one batch, float32 (B, V): the reference path."""
-        batch = pad(sequences, self.model.config.pad_token_id)
-        transformed = self.model.transformed(batch.input_ids, batch.attention_mask)  # (B, T, D)
-        return pool_tiles(
-            transformed,
-            self.model.params["head.decoder.weight"],
-            self.model.params["head.decoder.bias"],
-            batch.attention_mask,
-            self.strategy,
-            self.activation,
-        )
 
     def explain(self, text: str, **options: Unpack[ReadOptions]) -> Explanation:
         """Tell for each term of a text's vector which token and characters it comes from.
@@ -301,7 +302,8 @@ class SparseEncoder:
         vector = self.encode([text], **options)[0]
         tokens = self._tokens(text, **options)
         input_ids = np.array([token.term_id for token in tokens], dtype=np.int32)
-        logits = self._chosen_logits(input_ids, vector.term_ids)
+        route = self._route(options.get("task") or self.default_task)
+        logits = route.chosen_logits(input_ids, vector.term_ids)
         return find_sources(text, tokens, vector, logits, self.terms)
 
     def explain_match(self, query: str, document: str) -> MatchExplanation:
@@ -311,8 +313,8 @@ class SparseEncoder:
         an index scores. Raises InputError.
         """
         return match(
-            self.explain(query, prompt=self.query_prompt),
-            self.explain(document, prompt=self.document_prompt),
+            self.explain(query, prompt=self.query_prompt, task="query"),
+            self.explain(document, prompt=self.document_prompt, task="document"),
         )
 
     def trace(
@@ -321,40 +323,40 @@ class SparseEncoder:
         """Run one text through the functions of the reference path, and keep what each gives.
 
         terms: those whose logits are followed; None is the twelve heaviest. Raises InputError, also
-        for a term that the vocabulary does not have.
+        for a term that the vocabulary does not have, and where no vector comes of logits alone.
         """
+        route = self._route(options.get("task") or self.default_task)
+        if not isinstance(route, SpladeRoute) or route.restriction is not None:
+            raise InputError(
+                f"{self.name} weighs such texts by a table or a layer of its own; a trace follows "
+                "vectors that are pooled from the logits of a masked language model"
+            )
         vector = self.encode([text], **options)[0]
         heaviest = [term for term, _ in self.decode(vector, TRACED_TERMS)]
         return run_traced(
-            self.model,
+            route.model,
             text,
             self._tokens(text, **options),
             vector,
             term_ids_of(self.terms, heaviest if terms is None else terms),
             self.terms,
-            self.strategy,
-            self.activation,
+            route.way.strategy,
+            route.way.activation,
         )
 
     def _tokens(self, text: str, **options: Unpack[ReadOptions]) -> tuple[Token, ...]:
         """Read one text as encode does, with the characters of each token."""
         prompt, name = options.get("prompt"), options.get("prompt_name")
         prefix = self._prompt(name or self.default_prompt_name) if prompt is None else prompt
-        length = options.get("max_seq_length") or self.max_seq_length
-        return read_tokens(self.tokenizer, text, length, prefix)
+        route = self._route(options.get("task") or self.default_task)
+        length = options.get("max_seq_length") or route.max_seq_length
+        return read_tokens(route.tokenizer, text, length, prefix, route.special_tokens)
 
-    def _chosen_logits(self, input_ids: IdArray, term_ids: IdArray) -> FloatArray:
-        """Return the logits of some terms at every token, as pooling sees them: float32 (T, P)."""
-        if self.kernel_path != "reference":
-            from minisplade.models import packed
-
-            return packed.chosen_logits(self._packed, input_ids, term_ids)
-        return chosen_logits(
-            self.model.transformed(input_ids[None], np.ones((1, input_ids.size), dtype=bool)),
-            self.model.params["head.decoder.weight"],
-            self.model.params["head.decoder.bias"],
-            term_ids,
-        )
+    def _route(self, task: Task) -> Route:
+        """Return the way that texts of a task go; raises InputError for one that is unknown."""
+        if task not in ("query", "document"):
+            raise InputError(f"task is {task!r}; expected 'query' or 'document'")
+        return self.query_route if task == "query" else self.document_route
 
     def similarity(self, a: AnyVectors, b: AnyVectors) -> FloatArray:
         """Compare every vector of a with every one of b by the model's similarity function."""
@@ -400,26 +402,29 @@ class SparseEncoder:
         """Return input_ids, token_type_ids and attention_mask, int32 (B, T) each, padded."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         sequences = tokenize(self.tokenizer, texts, self.max_seq_length)
-        batch = pad(sequences, self.model.config.pad_token_id)
+        config = self.document_route.config
+        batch = pad(sequences, config.pad_token_id if config else 0)
         return {
             "input_ids": batch.input_ids,
             "token_type_ids": np.zeros_like(batch.input_ids),
             "attention_mask": batch.attention_mask.astype(np.int32),
         }
 
-    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder that sentence-transformers, transformers and minisplade load."""
+    def save_pretrained(self, path: str | os.PathLike[str], *, float16: bool = False) -> None:
+        """Write a folder that sentence-transformers, transformers and minisplade load.
+
+        float16: round the weights to half the size.
+        """
         settings = Settings(
-            strategy=self.strategy,
-            activation=self.activation,
-            max_seq_length=self.max_seq_length,
+            document=self.document_route.way,
+            query=self.query_route.way,
+            default_task=self.default_task,
             max_active_dims=self.max_active_dims,
             similarity_fn_name=self.similarity_fn_name,
             prompts=self.prompts,
             default_prompt_name=self.default_prompt_name,
         )
-        weights = self.model.stored_weights()
-        write_folder(Path(path), self.folder, settings, self.model.raw_config, weights)
+        write_folder(Path(path), settings, self.document_route, self.query_route, float16)
 
     def _first_prompt(self, *names: str) -> str:
         """Look up the first of some prompts that the model has, or else its default prompt."""
@@ -432,6 +437,14 @@ class SparseEncoder:
         if name not in self.prompts:
             raise InputError(f"prompt {name!r} is unknown; this model has {sorted(self.prompts)}")
         return self.prompts[name]
+
+
+def _checked_length(length: int, route: Route) -> int:
+    """Return a number of tokens that a route can take; raises InputError."""
+    # Two, because [CLS] and [SEP] are always there.
+    if not 2 <= length <= route.longest:
+        raise InputError(f"max_seq_length is {length}; this model can take 2 to {route.longest}")
+    return int(length)
 
 
 def _with_prompt(prompt: str, options: EncodeOptions) -> EncodeOptions:

@@ -22,8 +22,10 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I32": np.dtype("<i4"),
     "U16": np.dtype("<u2"),
     "U8": np.dtype("u1"),
-    # No file of ours has these; they are read so that errors can name them.
     "F64": np.dtype("<f8"),
+    "F8_E4M3": np.dtype("u1"),  # raw bits, as of the next
+    "F8_E5M2": np.dtype("u1"),
+    # No file of ours has these; they are read so that errors can name them.
     "U32": np.dtype("<u4"),
     "I16": np.dtype("<i2"),
     "I8": np.dtype("i1"),
@@ -60,7 +62,7 @@ def map_safetensors(
             continue  # buffers of other kinds are nobody's weights; what is missed is named later
         start, end = entry["data_offsets"]
         raw = np.ndarray.view(content[start:end], np.ndarray)
-        arrays[name] = _aligned(raw, DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        arrays[name] = aligned(raw, DTYPES[entry["dtype"]]).reshape(entry["shape"])
         dtypes[name] = entry["dtype"]
     return arrays, dtypes, metadata
 
@@ -75,7 +77,7 @@ def _what_it_is(path: str | os.PathLike[str]) -> str:
     return "is not a safetensors file, or is cut short or damaged"
 
 
-def _aligned(raw: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
+def aligned(raw: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
     """View bytes as numbers, through a copy where they start at an odd address."""
     if raw.ctypes.data % dtype.itemsize:
         raw = raw.copy()

@@ -30,10 +30,11 @@ ERF_DENOMINATOR = (
 )
 
 
-def linear(x: FloatArray, weight: FloatArray, bias: FloatArray) -> FloatArray:
+def linear(x: FloatArray, weight: FloatArray, bias: FloatArray | float = 0) -> FloatArray:
     """Apply x Wᵀ + b to the last axis.
 
-    x: float32 (..., in); weight: float32 (out, in); bias: float32 (out,); returns (..., out).
+    x: float32 (..., in); weight: float32 (out, in); bias: float32 (out,), or 0 for none;
+    returns (..., out).
     """
     # One flat product: NumPy would multiply a stack of small matrices one by one. In float64,
     # because float32 products lose more on some CPUs than two implementations may differ by.
@@ -41,10 +42,12 @@ def linear(x: FloatArray, weight: FloatArray, bias: FloatArray) -> FloatArray:
     return flat.astype(x.dtype).reshape(*x.shape[:-1], weight.shape[0])
 
 
-def layer_norm(x: FloatArray, weight: FloatArray, bias: FloatArray, eps: float) -> FloatArray:
+def layer_norm(
+    x: FloatArray, weight: FloatArray, bias: FloatArray | float, eps: float
+) -> FloatArray:
     """Shift and scale every vector to mean 0 and variance 1, then by weight and bias.
 
-    x: float32 (..., D); weight, bias: float32 (D,); returns (..., D).
+    x: float32 (..., D); weight, bias: float32 (D,), or 0 for no bias; returns (..., D).
     Source: Ba, Kiros and Hinton 2016, "Layer Normalization", equation 4, with the biased variance.
     """
     centred = x - x.mean(axis=-1, keepdims=True)
@@ -74,6 +77,14 @@ def gelu(x: FloatArray) -> FloatArray:
     return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))
 
 
+def tanh_gelu(x: FloatArray) -> FloatArray:
+    """Approximate gelu as GPT-2 and ALBERT do, who were trained with it.
+
+    x: float32, any shape; returns the same shape. Source: the same paper, section 2.
+    """
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
 def softmax(x: FloatArray) -> FloatArray:
     """Turn the last axis into positive numbers that sum to 1.
 
@@ -85,21 +96,48 @@ def softmax(x: FloatArray) -> FloatArray:
 
 
 def attention(
-    query: FloatArray, key: FloatArray, value: FloatArray, attention_mask: BoolArray
+    query: FloatArray,
+    key: FloatArray,
+    value: FloatArray,
+    attention_mask: BoolArray,
+    window: int | None = None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Mix values by query-key similarity, ignoring padding.
+    """Mix values by query-key similarity, ignoring padding and what is further off than window.
 
-    query, key, value: float32 (B, H, T, K); attention_mask: bool (B, T), True at tokens;
-    returns float32 (B, H, T, K), and the shares that each token took of every other, float32
-    (B, H, T, T).
-    Source: Vaswani et al. 2017, "Attention Is All You Need", equation 1.
+    query, key, value: float32 (B, H, T, K); attention_mask: bool (B, T), True at tokens; window:
+    how many tokens each way a token sees, None for all; returns float32 (B, H, T, K), and the
+    shares that each token took of every other, float32 (B, H, T, T).
+    Source: Vaswani et al. 2017, "Attention Is All You Need", equation 1; for the window, Beltagy
+    et al. 2020, "Longformer", section 3.1.
     """
     # math.sqrt, because a NumPy float64 scalar would promote everything after it.
     scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])  # (B, H, T, T)
+    seen = attention_mask[:, None, None, :]
+    if window is not None:
+        place = np.arange(query.shape[2])
+        seen = seen & (np.abs(place - place[:, None]) <= window)
     # Lowest float rather than -inf: a row without any token must not become NaN.
-    scores = np.where(attention_mask[:, None, None, :], scores, LOWEST)
+    scores = np.where(seen, scores, LOWEST)
     shares = softmax(scores)
     return shares @ value, shares
+
+
+def rotate(x: FloatArray, base: float, scaling: float = 1) -> FloatArray:
+    """Turn pairs of numbers by an angle that grows with the place of the token.
+
+    x: float32 (B, H, T, K), of which i and i + K / 2 are a pair; returns the same shape. base: how
+    much slower the last pair turns than the first, nearly; scaling: by how much texts may be
+    longer than those of training, 1 for not at all.
+    Source: Su et al. 2021, "RoFormer", equation 34, in the order of pairs of GPT-NeoX; for scaling,
+    the fixed NTK-aware form of GTE: base times scaling, and frequencies over scaling^(2 / K).
+    """
+    size = x.shape[-1]
+    frequency = (base * scaling) ** (-np.arange(0, size, 2) / size) / scaling ** (2 / size)
+    # In float32 as in training: far into a text, angles carry rounding that the weights know.
+    angle = np.arange(x.shape[2], dtype=np.float32)[:, None] * frequency.astype(np.float32)
+    cos, sin = np.cos(angle), np.sin(angle)  # (T, K / 2)
+    first, second = x[..., : size // 2], x[..., size // 2 :]
+    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
 def _polynomial(x: FloatArray, coefficients: tuple[float, ...]) -> FloatArray:

@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from minisplade.errors import ModelNotFoundError
@@ -16,8 +17,9 @@ from minisplade.runtime import cache_dir
 DEFAULT_MODEL = "splade-tiny"
 WEIGHTS = "model.safetensors"
 
-# The files that make a model folder; nothing else of a repository is fetched.
-MODEL_FILES = (
+# The files that make a model, or a part of one that has a folder of its own; nothing else of a
+# repository is fetched.
+PART_FILES = (
     "config.json",
     "model.safetensors",
     "model.safetensors.index.json",
@@ -25,11 +27,29 @@ MODEL_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "modules.json",
-    "config_sentence_transformers.json",
-    "sentence_bert_config.json",
-    "*_SpladePooling/config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentence_*_config.json",
+    "idf.json",
+    "query_token_weights.txt",
 )
+MODEL_FILES = (
+    *PART_FILES,
+    *(f"{task}_*/{name}" for task in ("query", "document") for name in PART_FILES),
+    "modules.json",
+    "router_config.json",
+    "config_sentence_transformers.json",
+    "*_SpladePooling/config.json",
+    "sparse_linear.*",
+    "expected_vectors.json",
+)
+PICKLED_FILES = tuple(
+    f"{place}pytorch_model{rest}"
+    for place in ("", "query_*/", "document_*/")
+    for rest in (".bin", ".bin.index.json", "-*.bin")
+)
+"""Fetched only where a model has no safetensors, which are the same weights."""
 PACKAGED_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
 
 
@@ -97,7 +117,7 @@ def find_model(
     and HF_HUB_OFFLINE. Raises ModelNotFoundError, saying what was tried.
     """
     name = DEFAULT_MODEL if name_or_path is None else os.fspath(name_or_path)
-    if name and os.path.isfile(os.path.join(name, "config.json")):
+    if name and is_model_folder(name):
         return Path(name)
     known = KNOWN_MODELS.get(name)
     if known and known.package and revision is None:
@@ -106,6 +126,11 @@ def find_model(
     if not known:
         _expect_repo_id(name)
     return _fetch_snapshot(repo_id, revision, cache_folder, local_files_only, token)
+
+
+def is_model_folder(name: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder looks like a model, or like one whose parts have their own folders."""
+    return any(os.path.isfile(os.path.join(name, file)) for file in ("config.json", "modules.json"))
 
 
 def _expect_repo_id(name: str) -> None:
@@ -161,15 +186,18 @@ def _fetch_snapshot(
     # Imported here because it takes longer than everything else in minisplade together.
     from huggingface_hub import snapshot_download
 
+    fetch = partial(
+        snapshot_download,
+        repo_id,
+        revision=revision,
+        cache_dir=None if cache_folder is None else Path(cache_folder),
+        local_files_only=local_files_only,
+        token=token,
+    )
     try:
-        folder = snapshot_download(
-            repo_id,
-            revision=revision,
-            cache_dir=None if cache_folder is None else Path(cache_folder),
-            local_files_only=local_files_only,
-            token=token,
-            allow_patterns=list(MODEL_FILES),
-        )
+        folder = Path(fetch(allow_patterns=list(MODEL_FILES)))
+        if _without_weights(folder):
+            folder = Path(fetch(allow_patterns=[*MODEL_FILES, *PICKLED_FILES]))
     except Exception as error:  # the library's errors share no base class
         where = "its cache" if local_files_only or _is_offline() else "its cache and the Hub"
         wanted = repr(repo_id) if revision is None else f"{repo_id!r} at revision {revision!r}"
@@ -179,22 +207,32 @@ def _fetch_snapshot(
             "config.json, model.safetensors and tokenizer.json into a folder and give the "
             "folder's path."
         ) from error
-    _expect_complete(repo_id, Path(folder))
-    return Path(folder)
+    _expect_complete(repo_id, folder)
+    return folder
+
+
+def _without_weights(folder: Path) -> Path | None:
+    """Return the first folder of a snapshot with the config of a transformer and no weights."""
+    parts = [folder, *(path for path in sorted(folder.glob("*_*")) if path.is_dir())]
+    for part in parts:
+        config = part / "config.json"
+        if config.is_file() and (part is folder or b'"model_type"' in config.read_bytes()):
+            if not any(part.glob("model*.safetensors*")) and not any(part.glob("pytorch_model*")):
+                return part
+    return None
 
 
 def _expect_complete(repo_id: str, folder: Path) -> None:
     """Raise ModelNotFoundError unless a snapshot holds what a model needs.
 
-    Other programs may have cached a part of it; older repositories may hold only pickles.
+    Other programs may have cached a part of it.
     """
-    if not (folder / "config.json").is_file():
+    if not is_model_folder(folder):
         raise ModelNotFoundError(f"model {repo_id!r} has no config.json in {folder}")
-    if not any((folder / name).is_file() for name in (WEIGHTS, f"{WEIGHTS}.index.json")):
+    part = _without_weights(folder)
+    if part:
         raise ModelNotFoundError(
-            f"model {repo_id!r} has no {WEIGHTS} in {folder}; if its repository has only "
-            "pytorch_model.bin, look for a revision that has safetensors (often refs/pr/1), or "
-            "convert it with transformers' save_pretrained"
+            f"model {repo_id!r} has neither {WEIGHTS} nor pytorch_model.bin in {part}"
         )
 
 

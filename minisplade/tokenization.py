@@ -1,17 +1,18 @@
-"""Text to token ids, by the `tokenizers` library and the model's own tokenizer.json."""
+"""Text to token ids, by the `tokenizers` library; vocabularies.py reads a model's tokenizer."""
 
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from minisplade.arrays import BoolArray, IdArray
-from minisplade.errors import CheckpointError, InputError
+from minisplade.errors import InputError
 
 CHARACTERS_AT_ONCE = 1 << 18
 """Text that is tokenized together: the library keeps some 50 bytes for each character of it."""
@@ -37,45 +38,33 @@ class Token:
 
     string: str  # as the vocabulary has it, such as "##press"
     term_id: int
-    span: Span | None  # None: not in the text, as [CLS] or a prompt
+    span: Span | None  # None: not in the text, as [CLS] or a prompt, or blank
     word: Span | None  # the whole word that it is part of
 
 
-def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
-    """Read tokenizer.json of a model folder; it must not know more terms than the model.
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """Two texts as one sequence, each token of the first or of the second type."""
 
-    Raises CheckpointError.
-    """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder} has no tokenizer.json; if it has vocab.txt, load and save the tokenizer "
-            "once with transformers' AutoTokenizer, which writes tokenizer.json"
-        )
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(f"{path} is not a tokenizer file: {error}") from error
-    if tokenizer.get_vocab_size() > vocab_size:
-        raise CheckpointError(
-            f"{path} knows {tokenizer.get_vocab_size()} terms, the model only {vocab_size}; "
-            "tokenizer and weights belong to different models"
-        )
-    tokenizer.no_padding()
-    return tokenizer
+    input_ids: IdArray  # int32 (T,)
+    token_type_ids: IdArray  # int32 (T,)
 
 
 def tokenize(
-    tokenizer: Tokenizer, texts: Sequence[str], max_seq_length: int, prompt: str = ""
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    max_seq_length: int,
+    prompt: str = "",
+    special_tokens: bool = True,
 ) -> list[IdArray]:
     """Cut each text to at most max_seq_length token ids, special tokens such as [CLS] included.
 
-    prompt goes before every text. Returns one int32 (T,) a text. Raises InputError for a text that
-    is not a str or not Unicode.
+    prompt goes before every text; special_tokens: whether to add any. Returns one int32 (T,) a
+    text. Raises InputError for a text that is not a str or not Unicode.
     """
     # Setting it is cheap, and keeps one tokenizer good for calls with different limits.
     tokenizer.enable_truncation(max_seq_length)
-    encode = tokenizer.encode_batch_fast
+    encode = partial(tokenizer.encode_batch_fast, add_special_tokens=special_tokens)
     try:
         return [
             np.array(encoding.ids, dtype=np.int32)
@@ -87,7 +76,11 @@ def tokenize(
 
 
 def read_tokens(
-    tokenizer: Tokenizer, text: str, max_seq_length: int, prompt: str = ""
+    tokenizer: Tokenizer,
+    text: str,
+    max_seq_length: int,
+    prompt: str = "",
+    special_tokens: bool = True,
 ) -> tuple[Token, ...]:
     """Cut one text into the tokens that tokenize gives, with the characters of each.
 
@@ -96,7 +89,8 @@ def read_tokens(
     """
     tokenizer.enable_truncation(max_seq_length)
     try:
-        (encoding,) = _encode_group(tokenizer.encode_batch, [prompt + text], max_seq_length)
+        encode = partial(tokenizer.encode_batch, add_special_tokens=special_tokens)
+        (encoding,) = _encode_group(encode, [prompt + text], max_seq_length)
     except (TypeError, UnicodeEncodeError):
         raise InputError(_what_is_wrong([text])) from None
     spans = _spans_in_text(encoding, text, len(prompt))
@@ -121,6 +115,9 @@ def _spans_in_text(encoding: Encoding, text: str, prompt_length: int) -> list[Sp
         list(zip(encoding.offsets, encoding.special_tokens_mask, strict=True))
     ):
         start, end = max(0, start - prompt_length), end - prompt_length
+        # Some tokenizers count the space before a word to it.
+        while start < end and text[start].isspace():
+            start += 1
         if special or start >= end:
             spans.append(None)
             continue
@@ -130,6 +127,30 @@ def _spans_in_text(encoding: Encoding, text: str, prompt_length: int) -> list[Sp
         spans.append((start, end))
         next_start = start
     return spans[::-1]
+
+
+def tokenize_pairs(
+    tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], max_seq_length: int
+) -> list[TokenPair]:
+    """Cut each pair to at most max_seq_length tokens, from the end of whichever text is longer.
+
+    Raises InputError for a text that is not a str or not Unicode.
+    """
+    tokenizer.enable_truncation(max_seq_length, strategy="longest_first")
+    longest = CHARACTERS_PER_TOKEN * max_seq_length
+    found = []
+    try:
+        starts = [(_start(first, longest), _start(second, longest)) for first, second in pairs]
+        for pair, start, encoding in zip(
+            pairs, starts, tokenizer.encode_batch(starts), strict=True
+        ):
+            if start != tuple(pair) and len(encoding.ids) < max_seq_length:
+                encoding = tokenizer.encode(*pair)
+            ids = np.array(encoding.ids, dtype=np.int32)
+            found.append(TokenPair(ids, np.array(encoding.type_ids, dtype=np.int32)))
+    except (TypeError, UnicodeEncodeError, AttributeError):
+        raise InputError(_what_is_wrong([text for pair in pairs for text in pair])) from None
+    return found
 
 
 def _groups(texts: list[str]) -> Iterator[list[str]]:
@@ -160,6 +181,12 @@ def _start(text: str, length: int) -> str:
     """Cut a text that is longer than length before a space, where no word goes on."""
     end = text.rfind(" ", 0, length) if len(text) > length else -1
     return text[:end] if end > 0 else text
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[NDArray[np.intp]]:
+    """Put texts of like length together, so that little of a batch is padding; return places."""
+    order = np.argsort([-length for length in lengths], kind="stable")
+    return [order[start : start + batch_size] for start in range(0, order.size, batch_size)]
 
 
 def pad(sequences: Sequence[IdArray], pad_id: int) -> TokenBatch:

@@ -1,6 +1,7 @@
 """Compiling every kernel ahead of time, by using each once on a model of a few weights."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,7 @@ TOY = BertConfig(
     num_token_types=1,
     layer_norm_eps=1e-12,
 )
+ROTARY_TOY = replace(TOY, pre_norm=True, gated=True, rotary_bases=(1e4,), windows=(4,))
 
 
 def compile_kernels() -> float:
@@ -35,17 +37,18 @@ def compile_kernels() -> float:
 
     start = time.perf_counter()
     rng = np.random.default_rng(0)
-    params = {
-        name: rng.standard_normal(shape).astype(np.float32)
-        for name, shape in param_shapes(TOY).items()
-    }
-    model = MaskedLanguageModel(TOY, params, {})
     sequences = [np.arange(8, dtype=np.int32)]
-    for screened in {False, path == "screened"}:
-        packed = pack_model(model, screened)
-        for strategy in ("max", "sum"):
-            vectors = encode(packed, sequences, strategy, "relu", 1, 1 << 30)
-        chosen_logits(packed, sequences[0], np.arange(8, dtype=np.int32))
+    for config in (TOY, ROTARY_TOY):
+        params = {
+            name: rng.standard_normal(shape).astype(np.float32)
+            for name, shape in param_shapes(config).items()
+        }
+        model = MaskedLanguageModel(config, params, {})
+        for screened in {False, path == "screened"}:
+            packed = pack_model(model, screened)
+            for strategy in ("max", "sum"):
+                vectors = encode(packed, sequences, strategy, "relu", 1, 1 << 30)
+            chosen_logits(packed, sequences[0], np.arange(8, dtype=np.int32))
     index = Index.from_vectors(vectors[np.zeros(100, dtype=np.int64)])
     for k in (1, 1000):
         index.search(vectors, k=k)

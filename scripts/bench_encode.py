@@ -341,7 +341,8 @@ def _write_random_model(
     from safetensors.numpy import save_file
 
     from minisplade import SparseEncoder
-    from minisplade.models.names import ARCHITECTURES, param_shapes, read_config, stored_name
+    from minisplade.models.architectures import BERT
+    from minisplade.models.names import param_shapes, read_config, stored_name
     from minisplade.tokenization import pad, tokenize
 
     raw = json.loads((tiny / "config.json").read_text())
@@ -353,7 +354,7 @@ def _write_random_model(
         norm = name.endswith("norm.weight")
         values = rng.normal(1.0 if norm else 0.0, 0.02 if len(size) == 1 else 0.05, size)
         if name != "head.decoder.weight":
-            weights[stored_name(ARCHITECTURES["bert"], name)] = values.astype(np.float32)
+            weights[stored_name(BERT, name).name] = values.astype(np.float32)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((tiny / name).read_bytes())
@@ -363,7 +364,7 @@ def _write_random_model(
     batch = pad(tokenize(encoder.tokenizer, QUERIES * 4, 512), 0)
     peaks = encoder.model.logits(batch.input_ids, batch.attention_mask).max(axis=1)
     lowered = np.quantile(peaks, 1 - ACTIVE_TERMS / peaks.shape[1])
-    weights[stored_name(ARCHITECTURES["bert"], "head.decoder.bias")] -= np.float32(lowered)
+    weights[stored_name(BERT, "head.decoder.bias").name] -= np.float32(lowered)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 

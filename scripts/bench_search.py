@@ -409,7 +409,8 @@ def read_queries(path: str, most: int) -> Rows:
     """Read repeated tokens as weights."""
     from minisplade import SparseVectors
     from minisplade.hub import find_model
-    from minisplade.tokenization import load_tokenizer, term_strings
+    from minisplade.tokenization import term_strings
+    from minisplade.vocabularies import load_tokenizer
 
     num_terms = 30_522
     terms = term_strings(load_tokenizer(find_model(), num_terms), num_terms)

@@ -7,20 +7,24 @@ Needs torch, transformers and sentence-transformers: `make golden` runs it in th
 import json
 import shutil
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
+from random_models import random_model
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SparseEncoder
+from sentence_transformers import CrossEncoder, SparseEncoder
 from sentence_transformers.sparse_encoder.models import MLMTransformer, SpladePooling
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertTokenizer,
     DistilBertConfig,
     DistilBertForMaskedLM,
     PreTrainedTokenizerFast,
+    RobertaTokenizer,
 )
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
@@ -130,6 +134,92 @@ def write_checkpoint(folder: Path, kind: str, **options: Any) -> None:
     save_file(reference_outputs(encoder, TEXTS), folder / "expected.safetensors")
 
 
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY_SIZES = {**TINY, "intermediate_size": 24}
+
+
+def write_small(folder: Path, kind: str, tokenizer: Any = None, **options: Any) -> None:
+    """Save a smaller model of another architecture, with layers of the shortest texts only."""
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer = tokenizer or make_tokenizer()
+    settings: dict[str, Any] = {**TINY_SIZES, **options.get("settings", {})}
+    model = random_model(kind, len(tokenizer), options.get("seed", 0), **settings)
+    plain = folder / "plain"
+    model.to(options.get("dtype", torch.float32)).save_pretrained(plain)
+    tokenizer.save_pretrained(plain)
+    pooling = SpladePooling("max", options.get("activation", "relu"))
+    modules = [MLMTransformer(str(plain), model_kwargs={"dtype": torch.float32}), pooling]
+    encoder = SparseEncoder(modules=modules, device="cpu")
+    encoder.save_pretrained(str(folder), create_model_card=False)
+    shutil.move(plain / "model.safetensors", folder / "model.safetensors")
+    shutil.rmtree(plain)
+    save_file(reference_outputs(encoder, TEXTS, layers_of=3), folder / "expected.safetensors")
+
+
+def make_byte_pair_tokenizer() -> RobertaTokenizer:
+    """Build a byte-level tokenizer as RoBERTa's over the letters of TEXTS."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = trainers.BpeTrainer(vocab_size=95, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([*TEXTS, LETTERS, LETTERS.upper()], trainer)
+    parts = json.loads(tokenizer.to_str())["model"]
+    merges = [tuple(merge) for merge in parts["merges"]]
+    return RobertaTokenizer(vocab=parts["vocab"], merges=merges, model_max_length=40)
+
+
+def write_roberta(folder: Path) -> None:
+    """Write a RoBERTa as older repositories have it: vocabulary and merges, a pickle, no limit."""
+    tokenizer = make_byte_pair_tokenizer()
+    write_small(folder, "roberta", tokenizer, seed=6)
+    state = load_file(folder / "model.safetensors")
+    torch.save(state, folder / "pytorch_model.bin")
+    parts = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    (folder / "vocab.json").write_text(json.dumps(parts["vocab"]), encoding="utf-8")
+    merges = "".join(f"{a} {b}\n" for a, b in parts["merges"])
+    (folder / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
+    config = {"model_max_length": int(1e30), "tokenizer_class": "RobertaTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "sentence_bert_config.json").rename(folder / "sentence_roberta_config.json")
+    (folder / "sentence_roberta_config.json").write_text('{"do_lower_case": false}')
+    for name in ("model.safetensors", "tokenizer.json"):
+        (folder / name).unlink()
+
+
+def write_gte(folder: Path) -> None:
+    """Write a GTE under the names of its own files, which transformers' class knows too."""
+    write_small(folder, "gte", seed=9, activation="log1p_relu")
+    tensors = load_file(folder / "model.safetensors")
+    own = {name.replace("gte.", "new.", 1): tensor for name, tensor in tensors.items()}
+    save_file(own, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    theta = config.pop("rope_parameters")["rope_theta"]
+    config |= {"model_type": "new", "architectures": ["NewForMaskedLM"], "rope_theta": theta}
+    config |= {"position_embedding_type": "rope", "layer_norm_type": "layer_norm"}
+    config |= {"pack_qkv": True, "logn_attention_scale": False, "rope_scaling": None}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def write_pairs(folder: Path, kind: str, num_labels: int = 1, **options: Any) -> None:
+    """Save a cross-encoder and its scores for pairs of TEXTS."""
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer = options.get("tokenizer") or make_pair_tokenizer()
+    settings = {**TINY_SIZES, "num_labels": num_labels, **options.get("settings", {})}
+    model = random_model(kind, len(tokenizer), 11, "SequenceClassification", **settings)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    encoder = CrossEncoder(str(folder), device="cpu")
+    pairs = list(product(TEXTS, TEXTS))
+    scores = torch.tensor(encoder.predict(pairs))
+    logits = torch.tensor(encoder.predict(pairs, activation_fn=torch.nn.Identity()))
+    save_file({"scores": scores, "logits": logits}, folder / "expected.safetensors")
+
+
+def make_pair_tokenizer() -> BertTokenizer:
+    """Return make_tokenizer as the class that tells two texts apart."""
+    return BertTokenizer(vocab=make_tokenizer().get_vocab(), model_max_length=40)
+
+
 def rename_to_legacy(path: Path) -> None:
     """Give LayerNorm weights the names that TensorFlow checkpoints had."""
     tensors = load_file(path)
@@ -142,11 +232,16 @@ def rename_to_legacy(path: Path) -> None:
     save_file(renamed, path, metadata={"format": "pt"})
 
 
-def reference_outputs(encoder: SparseEncoder, texts: list[str]) -> dict[str, torch.Tensor]:
-    """Return token ids, hidden states, logits and SPLADE weights, as the reference has them."""
+def reference_outputs(
+    encoder: SparseEncoder, texts: list[str], layers_of: int | None = None
+) -> dict[str, torch.Tensor]:
+    """Return token ids, hidden states, logits and SPLADE weights, as the reference has them.
+
+    layers_of: the first texts, of which all but the weights is returned; None is all of them.
+    """
     model, tokenizer = encoder[0].model, encoder.tokenizer
-    length = encoder.max_seq_length
-    batch = tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
+    cut = {"truncation": True, "max_length": encoder.max_seq_length}
+    batch = tokenizer(texts[:layers_of], padding=True, return_tensors="pt", **cut)
     with torch.no_grad():
         output = model(**batch, output_hidden_states=True)
     weights = encoder.encode(texts, convert_to_sparse_tensor=False)
@@ -180,6 +275,21 @@ def main() -> None:
     write_checkpoint(GOLDEN / "bert-bfloat16", "bert", dtype=torch.bfloat16, seed=3)
     write_checkpoint(GOLDEN / "distilbert", "distilbert", activation="log1p_relu", seed=4)
     write_checkpoint(GOLDEN / "distilbert-untied", "distilbert", tied=False, seed=5)
+    write_roberta(GOLDEN / "roberta")
+    tokenizer = make_byte_pair_tokenizer()
+    write_small(GOLDEN / "xlm-roberta", "xlm-roberta", tokenizer, seed=7, dtype=torch.bfloat16)
+    write_small(GOLDEN / "albert", "albert", seed=8, settings={"embedding_size": 12})
+    write_small(GOLDEN / "modernbert", "modernbert", seed=10)
+    write_gte(GOLDEN / "gte")
+    bias = {"norm_bias": True, "attention_bias": True, "mlp_bias": True, "classifier_bias": True}
+    write_small(GOLDEN / "modernbert-biased", "modernbert", seed=12, settings=bias)
+    pair_tokenizer = make_pair_tokenizer()
+    write_pairs(GOLDEN / "pairs" / "bert", "bert")
+    one_type = make_tokenizer()  # of a class that does not tell texts apart
+    one_type.backend_tokenizer.post_processor = pair_tokenizer.backend_tokenizer.post_processor
+    write_pairs(GOLDEN / "pairs" / "bert-one-type", "bert", tokenizer=one_type)
+    write_pairs(GOLDEN / "pairs" / "distilbert", "distilbert", num_labels=3)
+    write_pairs(GOLDEN / "pairs" / "roberta", "roberta", tokenizer=tokenizer)
     write_real(sys.argv[1])
 
 

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def attention(query: Floats, key: Floats, value: Floats, mask: NDArray[np.bool_]) -> Floats:
+def attention(
+    query: Floats, key: Floats, value: Floats, mask: NDArray[np.bool_], window: int = 1 << 30
+) -> Floats:
     """Mix values one query token at a time; arrays (B, H, T, K), mask (B, T)."""
     mixed = np.zeros(value.shape)
     for b, h, t in np.ndindex(*query.shape[:3]):
-        tokens = np.flatnonzero(mask[b])
+        tokens = [int(s) for s in np.flatnonzero(mask[b]) if abs(s - t) <= window]
         scores = [float(query[b, h, t] @ key[b, h, s]) for s in tokens]
         powers = [math.exp((s - max(scores)) / math.sqrt(query.shape[-1])) for s in scores]
         for s, power in zip(tokens, powers, strict=True):

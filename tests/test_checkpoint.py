@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from torch_files import dict_of, legacy_file, program, zip_file
+from torch_files import tensor as pickled_tensor
 
 from minisplade.checkpoint import open_checkpoint, read_json, to_float32
 from minisplade.errors import CheckpointError
@@ -43,6 +45,7 @@ DISTILBERT = {
     "activation": "gelu",
 }
 WORD = "bert.embeddings.word_embeddings.weight"
+DECODER = "cls.predictions.decoder.weight"
 NORM = "bert.embeddings.LayerNorm"
 DENSE = "bert.encoder.layer.0.intermediate.dense.weight"
 
@@ -148,9 +151,13 @@ def with_one(value: float) -> Callable[[NDArray[Any]], NDArray[Any]]:
         (WORD, lambda t: t[:-1], rf"{WORD} in .* has shape \(10, 4\); .* asks for \(11, 4\)"),
         (DENSE, with_one(np.nan), rf"{DENSE} in .* holds NaN or infinite weights"),
         (DENSE, with_one(-np.inf), rf"{DENSE} in .* holds NaN or infinite weights"),
-        (DENSE, lambda t: t.astype(np.int64), rf"{DENSE} is of type I64; expected F32, F16 or"),
-        (DENSE, lambda t: t.astype(np.int8), rf"{DENSE} is of type I8; expected F32, F16 or BF16"),
-        (DENSE, lambda t: t.astype(np.float64), rf"{DENSE} is of type F64; expected F32, F16 or"),
+        (DENSE, lambda t: t.astype(np.int64), rf"{DENSE} is of type I64; expected a floating-"),
+        (DENSE, lambda t: t.astype(np.int8), rf"{DENSE} is of type I8; expected a floating-"),
+        (
+            DENSE,
+            lambda t: np.full(t.shape, 1e300),
+            rf"{DENSE} in .* holds NaN or infinite weights",
+        ),
     ],
 )
 def test_wrong_tensors_are_refused_by_name(
@@ -193,17 +200,38 @@ def widened(bits: int, exponent_bits: int, mantissa_bits: int) -> float:
 
 @pytest.mark.parametrize(
     ("dtype", "view", "exponent_bits", "mantissa_bits"),
-    [("F16", np.float16, 5, 10), ("BF16", np.uint16, 8, 7)],
+    [("F16", np.float16, 5, 10), ("BF16", np.uint16, 8, 7), ("F8_E5M2", np.uint8, 5, 2)],
 )
 def test_half_precision_is_widened_exactly(
     dtype: str, view: Any, exponent_bits: int, mantissa_bits: int
 ) -> None:
-    every = np.arange(1 << 16, dtype=np.uint16)
+    bits_of = 1 + exponent_bits + mantissa_bits
+    every = np.arange(1 << bits_of, dtype=f"u{bits_of // 8}")
     expected = [widened(int(bits), exponent_bits, mantissa_bits) for bits in every]
     wide = to_float32(every.view(view), dtype)
     assert wide.dtype == np.float32
     np.testing.assert_array_equal(wide, np.array(expected, np.float32))
-    assert np.signbit(wide[0x8000])  # -0.0 keeps its sign
+    assert np.signbit(wide[1 << bits_of - 1])  # -0.0 keeps its sign
+
+
+def test_float8_with_four_exponent_bits_is_widened_exactly() -> None:
+    every = np.arange(256, dtype=np.uint8)
+    # The type has no infinities: the highest exponent is one like the others.
+    expected = [widened(int(bits), 4, 3) if bits & 0x78 < 0x78 else None for bits in every]
+    for bits, value in enumerate(to_float32(every, "F8_E4M3")):
+        if bits & 0x7F == 0x7F:
+            assert np.isnan(value)
+        else:
+            sign = -1 if bits & 0x80 else 1
+            highest = sign * (1 + (bits & 7) / 8) * 256
+            assert value == (highest if expected[bits] is None else expected[bits])
+    assert to_float32(every, "F8_E4M3")[0x7E] == 448  # the largest, by the paper
+
+
+def test_float64_is_rounded(tmp_path: Path) -> None:
+    tensors = {name: t.astype(np.float64) + 1e-12 for name, t in bert_tensors().items()}
+    loaded = load_model(write(tmp_path, tensors)).params["embeddings.word.weight"]
+    np.testing.assert_array_equal(loaded, tensors[WORD].astype(np.float32))
 
 
 def test_bfloat16_from_a_file(tmp_path: Path) -> None:
@@ -276,13 +304,52 @@ def test_bad_shard_indexes(tmp_path: Path, weight_map: Any, expected: str) -> No
         load_model(folder)
 
 
-def test_pickles_are_not_opened(tmp_path: Path) -> None:
+def test_a_folder_without_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(BERT))
-    with pytest.raises(CheckpointError, match="has neither model.safetensors nor .*json$"):
+    with pytest.raises(CheckpointError, match="has no weights: none of model.safetensors, .*bin"):
         load_model(tmp_path)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n.")
-    with pytest.raises(CheckpointError, match="pytorch_model.bin is a pickle, which can run code"):
-        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("write_file", [zip_file, legacy_file])
+def test_pickled_weights(tmp_path: Path, write_file: Any) -> None:
+    expected = logits(write(tmp_path, bert_tensors()))
+    content = write_file(bert_tensors() | {"bert.embeddings.position_ids": np.arange(P)[None]})
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    (tmp_path / "model.safetensors").unlink()
+    np.testing.assert_array_equal(logits(tmp_path), expected)
+
+
+def test_pickled_shards_and_what_comes_first(tmp_path: Path) -> None:
+    tensors = bert_tensors()
+    (tmp_path / "config.json").write_text(json.dumps(BERT))
+    names = list(tensors)
+    weight_map: dict[str, str] = {}
+    for number, chosen in enumerate([names[::2], names[1::2]]):
+        (tmp_path / f"{number}.bin").write_bytes(zip_file({n: tensors[n] for n in chosen}))
+        weight_map |= dict.fromkeys(chosen, f"{number}.bin")
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    sharded = logits(tmp_path)
+    other = {name: tensor * 2 for name, tensor in tensors.items()}
+    doubled = logits(write(tmp_path, other))
+    assert (doubled != sharded).any()
+    (tmp_path / "model.safetensors").unlink()
+    np.testing.assert_array_equal(logits(tmp_path), sharded)
+    np.testing.assert_array_equal(logits(write(tmp_path, tensors)), sharded)
+
+
+def test_a_decoder_that_shares_its_memory_is_tied(tmp_path: Path) -> None:
+    """torch.save writes a tied decoder by name, as a second view of the embeddings' numbers."""
+    tensors = bert_tensors()
+    values = {name: pickled_tensor("0", V * D, (V, D), (D, 1)) for name in (WORD, DECODER)}
+    (tmp_path / "config.json").write_text(json.dumps(BERT))
+    rest = {name: array for name, array in tensors.items() if name != WORD}
+    for key, (name, array) in enumerate(rest.items(), start=1):
+        steps = tuple(stride // 4 for stride in array.strides)
+        values[name] = pickled_tensor(str(key), array.size, array.shape, steps)
+    content = zip_file({WORD: tensors[WORD]} | rest, program(dict_of(values)))
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    assert load_model(tmp_path).is_tied
 
 
 def test_legacy_names_of_layer_norm(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import GOLDEN
 
 from minisplade import Document, Index, SparseEncoder, SparseVectors, __version__
 from minisplade.cli import COMMANDS, main, make_parser
@@ -592,6 +593,14 @@ def test_eval_measures_and_reports(
     assert sorted(path.name for path in (here / "report" / "runs").iterdir()) == [
         f"small.{name}.trec" for name in ("bm25", "hybrid", "splade", "theirs")
     ]
+
+
+def test_eval_ranks_again(collection: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = str(GOLDEN / "pairs" / "bert")
+    options = ["--cache", "cache", "--systems", "splade", "--rerank", judge]
+    assert main(["eval", "splade-tiny", str(collection), *options]) == 0
+    found = [row["system"] for row in rows(capsys.readouterr().out)]
+    assert found == ["splade", "reranked"]
 
 
 def test_eval_says_what_is_wrong(collection: Path, capsys: pytest.CaptureFixture[str]) -> None:

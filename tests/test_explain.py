@@ -1,6 +1,7 @@
 """Explanations: sources that reproduce every weight, characters that are the right ones, sums."""
 
 import unicodedata
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from uncompiled import assert_passes_uncompiled
 from minisplade import Explanation, Index, InputError, SparseEncoder
 from minisplade.demo import standard_library
 from minisplade.records import read_records
+from minisplade.routes import SpladeRoute
 from minisplade.runtime import choose_kernel_path
 from minisplade.tokenization import read_tokens, tokenize
 
@@ -46,8 +48,11 @@ def assert_points_right(explanation: Explanation) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
-def test_sources_reproduce_weights(checkpoint: str, path: str) -> None:
-    encoder = SparseEncoder(GOLDEN / checkpoint, kernel_path=path)
+def test_sources_reproduce_weights(
+    checkpoint: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINISPLADE_PATH", path)  # where the kernels know the architecture
+    encoder = SparseEncoder(GOLDEN / checkpoint)
     for text in TEXTS:
         explanation = encoder.explain(text)
         assert explanation.vector == encoder.encode(text)
@@ -63,7 +68,7 @@ def test_logits_are_right_at_every_token(path: str) -> None:
     encoder = SparseEncoder(GOLDEN / "bert-untied", kernel_path=path)
     ids = encoder.tokenize(TEXTS[4:5])["input_ids"]
     terms = np.array([0, 1, 7, 63, 64, 89], dtype=np.int32)
-    logits = encoder._chosen_logits(ids[0], terms)
+    logits = encoder.document_route.chosen_logits(ids[0], terms)
     expected = encoder.model.logits(ids, np.ones(ids.shape, dtype=bool))[0][:, terms]
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
@@ -109,6 +114,13 @@ def test_a_token_is_a_part_of_its_word(encoder: SparseEncoder) -> None:
     assert ends[-1] == 16
 
 
+def test_a_space_before_a_word_is_no_part_of_it() -> None:
+    text = "on  the mat, café"
+    explanation = SparseEncoder(GOLDEN / "roberta").explain(text)
+    words = [text[slice(*token.word)] for token in explanation.tokens if token.word]
+    assert list(dict.fromkeys(words)) == ["on", "the", "mat", ",", "café"]
+
+
 def test_truncation_and_prompt(encoder: SparseEncoder) -> None:
     text = "Café food 🍕 ships cross the ocean " * 40
     explanation = encoder.explain(text, prompt="Query: é ", max_seq_length=12)
@@ -146,7 +158,9 @@ def test_expansions_and_limits(encoder: SparseEncoder) -> None:
 
 def test_sums_name_the_token_that_adds_most() -> None:
     encoder = SparseEncoder(GOLDEN / "bert")
-    encoder.strategy = "sum"
+    route = encoder.document_route
+    assert isinstance(route, SpladeRoute)
+    route.way = replace(route.way, strategy="sum")
     explanation = encoder.explain("the cat sat on the mat")
     assert explanation.vector == encoder.encode("the cat sat on the mat")
     logits = encoder.model.logits(

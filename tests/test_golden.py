@@ -6,7 +6,9 @@ notice the mistakes that BERT implementations usually have.
 
 import json
 import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,12 +42,18 @@ def checkpoint(request: pytest.FixtureRequest) -> str:
 
 def test_there_are_checkpoints_of_each_architecture_and_dtype() -> None:
     assert CHECKPOINTS == [
+        "albert",
         "bert",
         "bert-bfloat16",
         "bert-float16",
         "bert-untied",
         "distilbert",
         "distilbert-untied",
+        "gte",
+        "modernbert",
+        "modernbert-biased",
+        "roberta",
+        "xlm-roberta",
     ]
 
 
@@ -58,7 +66,7 @@ def test_hidden_states_and_logits(checkpoint: str) -> None:
 
 def test_token_ids(checkpoint: str) -> None:
     expected = load_file(GOLDEN / checkpoint / "expected.safetensors")
-    tokens = SparseEncoder(GOLDEN / checkpoint).tokenize(TEXTS)
+    tokens = SparseEncoder(GOLDEN / checkpoint).tokenize(TEXTS[: len(expected["input_ids"])])
     assert np.array_equal(tokens["input_ids"], expected["input_ids"])
     assert np.array_equal(tokens["attention_mask"], expected["attention_mask"])
 
@@ -88,6 +96,24 @@ def test_similarities_that_the_author_of_the_model_prints(encoder: SparseEncoder
     assert encoder.similarity(vectors, vectors) == pytest.approx(np.array(printed), abs=1e-3)
 
 
+def test_modernbert_as_older_files_describe_it(tmp_path: Path) -> None:
+    """Thetas and the order of local layers under the keys that most published models have."""
+    shutil.copytree(GOLDEN / "modernbert", tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    bases = {kind: rope["rope_theta"] for kind, rope in config.pop("rope_parameters").items()}
+    layers = config.pop("layer_types")
+    assert layers == ["full_attention", "sliding_attention"]
+    assert bases["full_attention"] != bases["sliding_attention"]
+    config |= {"global_attn_every_n_layers": 2, "position_embedding_type": "absolute"}
+    config |= {"global_rope_theta": bases["full_attention"]}
+    config |= {"local_rope_theta": bases["sliding_attention"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert errors(SparseEncoder(tmp_path).model, "modernbert")["logits"] < LOGITS_TOLERANCE
+    swapped = {"global_rope_theta": bases["sliding_attention"], "local_rope_theta": 1e9}
+    (tmp_path / "config.json").write_text(json.dumps(config | swapped))
+    assert errors(SparseEncoder(tmp_path).model, "modernbert")["logits"] > 5 * LOGITS_TOLERANCE
+
+
 # From here on: the checks above must fail for models that are wrong.
 
 
@@ -96,9 +122,9 @@ def tanh_gelu(x: FloatArray) -> FloatArray:
 
 
 def leaky_attention(
-    q: FloatArray, k: FloatArray, v: FloatArray, mask: BoolArray
+    q: FloatArray, k: FloatArray, v: FloatArray, mask: BoolArray, window: int | None
 ) -> tuple[FloatArray, FloatArray]:
-    return functional.attention(q, k, v, np.ones_like(mask))
+    return functional.attention(q, k, v, np.ones_like(mask), window)
 
 
 def biased_variance_lost(x: FloatArray, w: FloatArray, b: FloatArray, eps: float) -> FloatArray:

@@ -14,7 +14,14 @@ from huggingface_hub import constants
 
 from minisplade import hub
 from minisplade.errors import ModelNotFoundError
-from minisplade.hub import KNOWN_MODELS, MODEL_FILES, find_model, is_cached, packaged_folder
+from minisplade.hub import (
+    KNOWN_MODELS,
+    MODEL_FILES,
+    PICKLED_FILES,
+    find_model,
+    is_cached,
+    packaged_folder,
+)
 
 TINY = "splade-tiny"
 CONTENT = {name: f"content of {name}".encode() for name in hub.PACKAGED_FILES}
@@ -180,7 +187,8 @@ def hub_cache(folder: Path, repo_id: str, files: tuple[str, ...], ref: str = "ma
     snapshot = repository / "snapshots" / sha
     snapshot.mkdir(parents=True)
     for name in files:
-        (snapshot / name).write_text("{}")
+        (snapshot / name).parent.mkdir(exist_ok=True)
+        (snapshot / name).write_text("{}" if "Pooling" in name else '{"model_type": "bert"}')
     return snapshot
 
 
@@ -224,7 +232,7 @@ def test_sharded_weights_are_complete_too(tmp_path: Path) -> None:
     [
         ((), "has no config.json in"),
         (("model.safetensors",), "has no config.json in"),
-        (("config.json", "pytorch_model.bin"), "has no model.safetensors .*refs/pr/1"),
+        (("config.json", "tokenizer.json"), "has neither model.safetensors nor pytorch_model.bin"),
     ],
 )
 def test_snapshots_that_are_no_model(tmp_path: Path, files: tuple[str, ...], expected: str) -> None:
@@ -275,6 +283,51 @@ def test_what_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "local_files_only": False,
         "allow_patterns": list(MODEL_FILES),
     }
+
+
+def test_pickles_are_fetched_only_where_there_is_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def download(repo_id: str, allow_patterns: list[str], **named: object) -> str:
+        asked.append(allow_patterns)
+        files = ["config.json", "tokenizer.json"]
+        if any(pattern.startswith("pytorch_model") for pattern in allow_patterns):
+            files.append("pytorch_model.bin")
+        return str(hub_cache(tmp_path / str(len(asked)), repo_id, files))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    folder = find_model("someone/old")
+    assert (folder / "pytorch_model.bin").is_file()
+    assert asked == [list(MODEL_FILES), [*MODEL_FILES, *PICKLED_FILES]]
+
+
+@pytest.mark.parametrize(
+    ("files", "complete"),
+    [
+        (("modules.json", "document_0_MLMTransformer/config.json"), False),
+        (
+            (
+                "modules.json",
+                "document_0_MLMTransformer/config.json",
+                "document_0_MLMTransformer/pytorch_model.bin",
+                "document_1_SpladePooling/config.json",
+            ),
+            True,
+        ),
+    ],
+)
+def test_parts_with_folders_of_their_own(
+    tmp_path: Path, files: tuple[str, ...], complete: bool
+) -> None:
+    snapshot = hub_cache(tmp_path / "hf", "someone/model", files)
+    if complete:
+        assert find_model("someone/model", local_files_only=True) == snapshot
+        assert find_model(snapshot) == snapshot
+    else:
+        with pytest.raises(ModelNotFoundError, match="in .*document_0_MLMTransformer"):
+            find_model("someone/model", local_files_only=True)
 
 
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

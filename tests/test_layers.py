@@ -1,5 +1,6 @@
 """Compiled layers against their plain twins in float64, at sizes that fill no tile."""
 
+import cmath
 import math
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from uncompiled import assert_passes_uncompiled
 
 from minisplade import functional
 from minisplade.arrays import FloatArray
-from minisplade.kernels import attention, layers
+from minisplade.kernels import attention, layers, rotary
 from minisplade.kernels.tiles import PANEL, ROWS, round_up
 
 BLOCK = np.zeros(layers.ROW_BLOCK * layers.PASSED_STRIDE, dtype=np.float32)
@@ -87,8 +88,12 @@ class Shape(NamedTuple):
     size: int
 
 
-@pytest.mark.parametrize("shape", [Shape((1,), 1, 4), Shape((5, 2, 30), 3, 6), Shape((17,), 2, 20)])
-def test_attention_sees_its_own_text_only(shape: Shape) -> None:
+SHAPES = [Shape((1,), 1, 4), Shape((5, 2, 30), 3, 6), Shape((17,), 2, 20), Shape((150, 9), 2, 8)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("window", [1, 4, 20, attention.EVERYTHING])
+def test_attention_sees_its_own_text_only(shape: Shape, window: int) -> None:
     rng = np.random.default_rng(7)
     hidden, count = shape.heads * shape.size, sum(shape.lengths)
     rows, stride = round_up(count, ROWS) + ROWS, round_up(3 * hidden, PANEL)
@@ -100,28 +105,66 @@ def test_attention_sees_its_own_text_only(shape: Shape) -> None:
     sizes = (longest * one_head, longest * one_head, block * longest, block * one_head)
     scratch = attention.AttentionScratch(*(np.full(size, 9, np.float32) for size in sizes))
     flat = wide.reshape(-1), stride, hidden, shape.heads, offsets, mixed.reshape(-1), hidden
-    attention.attention(*flat, scratch)
+    attention.attention(*flat, window, scratch)
     for first, last in zip(offsets, offsets[1:], strict=False):
         parts = np.split(wide[first:last, : 3 * hidden].astype(np.float64), 3, axis=1)
         by_head = [p.reshape(-1, shape.heads, shape.size).swapaxes(0, 1)[None] for p in parts]
-        exact = naive.attention(*by_head, np.ones((1, last - first), dtype=bool))
+        exact = naive.attention(*by_head, np.ones((1, last - first), dtype=bool), window)
         assert np.abs(mixed[first:last] - exact[0].swapaxes(0, 1).reshape(-1, hidden)).max() < 2e-6
 
 
 def test_embed() -> None:
     rng = np.random.default_rng(3)
     word, position = rng.standard_normal((2, 9, 20), dtype=np.float32)
-    token_type, weight, bias = rng.standard_normal((3, 20), dtype=np.float32)
-    ids, offsets = np.array([4, 0, 8, 8, 1], np.int32), np.array([0, 2, 5], np.int64)
+    token_type, (weight, bias) = rng.standard_normal((2, 2, 20), dtype=np.float32)
+    ids = np.array([4, 0, 8, 8, 1], np.int32)
+    places, types = np.array([[2, 3, 2, 3, 4], [0, 1, 0, 0, 1]], np.int32)
     states = np.zeros((6, 32), dtype=np.float32)
-    arrays = ids, offsets, word, position, token_type, weight, bias
+    arrays = ids, places, types, word, position, token_type, weight, bias
     nothing = np.zeros(1, dtype=np.float32)
     rest = [nothing] * (len(layers.Scratch._fields) - 1)
     layers.embed(*arrays, 1e-12, layers.Scratch(states.reshape(-1), *rest), 32)
-    added = word[ids].astype(np.float64) + position[[0, 1, 0, 1, 2]] + token_type
+    added = word[ids].astype(np.float64) + position[places] + token_type[types]
     exact = functional.layer_norm(added, weight, bias, 1e-12)
     assert np.abs(states[:5, :20] - exact).max() < 3e-6
     assert math.isclose(float(np.abs(states[:, 20:]).sum()), 0)
+
+
+@pytest.mark.parametrize(("heads", "size"), [(1, 2), (3, 6), (2, 16)])
+def test_rotate(heads: int, size: int) -> None:
+    rng = np.random.default_rng(size)
+    hidden, places = heads * size, np.array([0, 1, 2, 0, 1, 7], np.int32)
+    wide = rng.standard_normal((6, 3 * hidden + 5), dtype=np.float32)
+    expected = wide.copy()
+    cos, sin = rotary.rotation_tables(9, size, 100.0, 2.0)
+    rotary.rotate(wide.reshape(-1), wide.shape[1], hidden, heads, places, cos, sin)
+    for row, place in enumerate(places):
+        for start in range(0, 2 * hidden, size):
+            head = expected[row, start : start + size]
+            for i in range(size // 2):
+                angle = place * (200.0 ** (-2 * i / size)) / 2 ** (2 / size)
+                pair = complex(head[i], head[i + size // 2]) * cmath.exp(1j * angle)
+                head[i], head[i + size // 2] = pair.real, pair.imag
+    assert np.abs(wide - expected).max() < 2e-6
+
+
+def test_gate() -> None:
+    rng = np.random.default_rng(0)
+    wide = rng.standard_normal((6, 64), dtype=np.float32)
+    gates, values = np.split(wide.astype(np.float64), 2, axis=1)
+    rotary.gate(wide.reshape(-1), 6, 32)
+    assert np.abs(wide[:, :32] - gates * special.ndtr(gates) * values).max() < 1e-6
+
+
+def test_normalised_leaves_its_input() -> None:
+    rng = np.random.default_rng(1)
+    states = rng.standard_normal((6, 16), dtype=np.float32)
+    kept, out = states.copy(), np.zeros_like(states)
+    weight, bias = rng.standard_normal((2, 12), dtype=np.float32)
+    rotary.normalised(states.reshape(-1), 16, 12, 6, weight, bias, 1e-5, out.reshape(-1))
+    exact = functional.layer_norm(kept[:, :12].astype(np.float64), weight, bias, 1e-5)
+    assert np.abs(out[:, :12] - exact).max() < 3e-6
+    assert np.array_equal(states, kept)
 
 
 def test_these_tests_pass_with_the_compiler_switched_off() -> None:

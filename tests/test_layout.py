@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from minisplade.errors import CheckpointError
-from minisplade.layout import Settings, read_settings, write_folder
+from minisplade.layout import Settings, SpladeWay, StaticWay, TokenWay, Way, read_settings
 
 POOLING = {"pooling_strategy": "max", "activation_function": "relu"}
 
@@ -22,6 +20,14 @@ def write(folder: Path, files: dict[str, Any]) -> Path:
     return folder
 
 
+def splade(folder: Path) -> SpladeWay:
+    """Return the one way of a folder without routes."""
+    settings = read_settings(folder)
+    assert settings.query is settings.document
+    assert isinstance(settings.document, SpladeWay)
+    return settings.document
+
+
 def modules(*types: str, pooling_path: str = "1_SpladePooling", path: str = "") -> Any:
     places = [path, pooling_path, "2_Other"]
     return [
@@ -30,10 +36,11 @@ def modules(*types: str, pooling_path: str = "1_SpladePooling", path: str = "") 
 
 
 def test_a_plain_checkpoint_has_the_defaults(tmp_path: Path) -> None:
+    way = SpladeWay(tmp_path, "max", "relu", max_seq_length=None, lower_case=False)
     assert read_settings(tmp_path) == Settings(
-        strategy="max",
-        activation="relu",
-        max_seq_length=None,
+        document=way,
+        query=way,
+        default_task="document",
         max_active_dims=None,
         similarity_fn_name="dot",
         prompts={},
@@ -59,25 +66,37 @@ def test_class_names_of_all_years(
     kinds = [prefix.format(kind) + kind for kind in (transformer, "SpladePooling")]
     pooling = {"pooling_strategy": "sum", "activation_function": "log1p_relu", dimension: 30522}
     files = {"modules.json": modules(*kinds), "1_SpladePooling/config.json": pooling}
-    settings = read_settings(write(tmp_path, files))
-    assert (settings.strategy, settings.activation) == ("sum", "log1p_relu")
+    way = splade(write(tmp_path, files))
+    assert (way.folder, way.strategy, way.activation) == (tmp_path, "sum", "log1p_relu")
+
+
+def test_the_transformer_may_have_a_subfolder(tmp_path: Path) -> None:
+    files = {
+        "modules.json": modules("Transformer", "SpladePooling", path="0_Transformer"),
+        "1_SpladePooling/config.json": POOLING,
+        "0_Transformer/sentence_bert_config.json": {"max_seq_length": 99},
+    }
+    way = splade(write(tmp_path, files))
+    assert (way.folder, way.max_seq_length) == (tmp_path / "0_Transformer", 99)
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (modules("x.Router"), "lists Router; supported is a Transformer followed by SpladePooling"),
+        (modules("x.Router"), "config.json does not exist"),
+        (modules("x.CSRSparsity"), "lists CSRSparsity; supported are a Transformer followed by Sp"),
         (modules("x.Transformer", "x.Pooling"), "lists Transformer, Pooling; supported"),
         (modules("x.Transformer"), "lists Transformer; supported"),
         (modules("x.SpladePooling", "x.Transformer"), "lists SpladePooling, Transformer"),
         (modules("Transformer", "SpladePooling", "Normalize"), "SpladePooling, Normalize; supp"),
         ([], "lists nothing; supported"),
-        (modules("Transformer", "SpladePooling", path="0_T"), "keeps the transformer in '0_T'"),
-        (modules("Transformer", "SpladePooling", pooling_path="../up"), "the pooling in '../up'"),
-        (modules("Transformer", "SpladePooling", pooling_path="/up"), "the pooling in '/up'"),
-        (modules("Transformer", "SpladePooling", pooling_path=""), "the pooling in ''"),
+        (modules("Transformer", "SpladePooling", path="../up"), "keeps a part in '../up'"),
+        (modules("Transformer", "SpladePooling", pooling_path="../up"), "keeps a part in '../up'"),
+        (modules("Transformer", "SpladePooling", pooling_path="/up"), "keeps a part in '/up'"),
+        (modules("Transformer", "SpladePooling", pooling_path=".."), r"keeps a part in '\.\.'"),
         (modules("Transformer", "SpladePooling", pooling_path="gone"), "config.json does not ex"),
         ({"type": "Transformer"}, "is not a list of modules"),
+        (5, "is not a list of modules"),
         ([{"path": ""}], "is not a list of modules"),
         (["Transformer"], "is not a list of modules"),
         (None, "is not a list of modules"),
@@ -120,7 +139,16 @@ def test_pipelines_that_are_not_supported(tmp_path: Path, content: Any, expected
 def test_where_the_length_comes_from(
     tmp_path: Path, files: dict[str, Any], expected: int | None
 ) -> None:
-    assert read_settings(write(tmp_path, files)).max_seq_length == expected
+    assert splade(write(tmp_path, files)).max_seq_length == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"]
+)
+def test_the_transformers_config_has_had_many_names(tmp_path: Path, name: str) -> None:
+    config = {"max_seq_length": 44, "do_lower_case": True}
+    way = splade(write(tmp_path, {f"sentence_{name}_config.json": config}))
+    assert (way.max_seq_length, way.lower_case) == (44, True)
 
 
 def test_prompts_and_the_rest(tmp_path: Path) -> None:
@@ -180,27 +208,111 @@ def test_pooling_that_is_not_supported(
         read_settings(write(tmp_path, files))
 
 
-SETTINGS = Settings("sum", "log1p_relu", 77, 50, "cosine", {"query": "q: ", "a": "é"}, "query")
+STATIC = "query_0_SparseStaticEmbedding"
 
 
-def test_a_written_folder_says_the_same(tmp_path: Path) -> None:
-    source = write(tmp_path / "source", {"tokenizer.json": {"model": 1}, "README.md": "no"})
-    weights = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T}
-    config = {"vocab_size": 6, "model_type": "bert", "torch_dtype": "float16"}
-    write_folder(tmp_path / "out", source, SETTINGS, config, weights)
-    assert read_settings(tmp_path / "out") == SETTINGS
-    stored = load_file(tmp_path / "out" / "model.safetensors")
-    np.testing.assert_array_equal(stored["a.weight"], weights["a.weight"])
-    written = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert written == config | {"dtype": "float32", "torch_dtype": "float32"}
-    assert (tmp_path / "out" / "tokenizer.json").read_text() == '{"model": 1}'
-    assert not (tmp_path / "out" / "README.md").exists()
+def router(query: list[str], document: list[str], **parameters: Any) -> dict[str, Any]:
+    """Return the files of a router whose steps are called as sentence-transformers calls them."""
+    package = "sentence_transformers.sparse_encoder.models"
+    structure = {
+        route: [f"{route}_{i}_{kind}" for i, kind in enumerate(kinds)]
+        for route, kinds in (("query", query), ("document", document))
+    }
+    names = [name for steps in structure.values() for name in steps]
+    types = {name: f"{package}.{name.rpartition('_')[2]}" for name in names}
+    config = {"types": types, "structure": structure, "parameters": parameters}
+    poolings = {f"{name}/config.json": POOLING for name in names if name.endswith("Pooling")}
+    return {"modules.json": modules("x.Router"), "router_config.json": config, **poolings}
 
 
-def test_a_folder_can_be_written_over_itself(tmp_path: Path) -> None:
-    folder = write(tmp_path / "model", {"tokenizer.json": {"model": 1}})
-    weights = {"a": np.ones(3, np.float32)}
-    for settings in (SETTINGS, Settings()):
-        write_folder(folder, folder, settings, {"vocab_size": 6}, weights)
-    assert read_settings(folder) == Settings()
-    assert (folder / "tokenizer.json").read_text() == '{"model": 1}'
+MLM = ["MLMTransformer", "SpladePooling"]
+
+
+def test_a_router_with_static_queries(tmp_path: Path) -> None:
+    files = router(["SparseStaticEmbedding"], MLM, default_route="document")
+    files |= {
+        "document_0_MLMTransformer/config.json": {},
+        f"{STATIC}/model.safetensors": {},
+        f"{STATIC}/tokenizer.json": {},
+        f"{STATIC}/tokenizer_config.json": {"model_max_length": 64},
+    }
+    settings = read_settings(write(tmp_path, files))
+    home = tmp_path / STATIC
+    assert settings.query == StaticWay(home, home / "model.safetensors", 64)
+    assert settings.document == SpladeWay(tmp_path / "document_0_MLMTransformer")
+    assert settings.default_task == "document"
+
+
+def test_a_router_whose_document_model_is_at_the_root(tmp_path: Path) -> None:
+    files = router(["IDF"], MLM) | {"config.json": {}, "idf.json": {}, "vocab.txt": ""}
+    files["query_0_IDF/config.json"] = {"frozen": True, "path": "idf.json"}
+    settings = read_settings(write(tmp_path, files))
+    assert settings.document == SpladeWay(tmp_path)
+    assert settings.query == StaticWay(tmp_path, tmp_path / "idf.json")
+    assert settings.default_task == "query"  # the first route, as no other is named
+    empty_id = files["router_config.json"]
+    empty_id["structure"]["document"][0] = ""
+    empty_id["types"][""] = "sentence_transformers.sparse_encoder.models.MLMTransformer"
+    assert read_settings(write(tmp_path, files)) == settings
+
+
+def test_a_router_between_two_transformers_and_one_that_restricts_queries(tmp_path: Path) -> None:
+    files = router([*MLM, "SparseStaticEmbedding"], MLM) | {"config.json": {}}
+    files |= {
+        "query_0_MLMTransformer/config.json": {},
+        "query_2_SparseStaticEmbedding/pytorch_model.bin": {},
+    }
+    settings = read_settings(write(tmp_path, files))
+    assert settings.document == SpladeWay(tmp_path)
+    static = StaticWay(tmp_path, tmp_path / "query_2_SparseStaticEmbedding" / "pytorch_model.bin")
+    home = tmp_path / "query_0_MLMTransformer"
+    assert settings.query == SpladeWay(home, restriction=static)
+
+
+@pytest.mark.parametrize("table", ["idf.json", "query_token_weights.txt"])
+def test_a_table_of_token_weights_beside_a_plain_model_is_for_queries(
+    tmp_path: Path, table: str
+) -> None:
+    settings = read_settings(write(tmp_path, {table: {}, "config.json": {}}))
+    assert settings.query == StaticWay(tmp_path, tmp_path / table)
+    assert settings.document == SpladeWay(tmp_path)
+
+
+@pytest.mark.parametrize("steps", [None, modules("Transformer", "Pooling", "Normalize")])
+def test_a_layer_that_weighs_tokens(tmp_path: Path, steps: Any) -> None:
+    files: dict[str, Any] = {"sparse_linear.pt": {}, "config.json": {}}
+    files |= {"modules.json": steps} if steps else {}
+    expected: Way = TokenWay(tmp_path, tmp_path / "sparse_linear.pt")
+    settings = read_settings(write(tmp_path, files))
+    assert settings.document == settings.query == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"structure": {"query": [f"{STATIC}"]}}, "has the routes query; expected query and docu"),
+        ({"structure": {}}, "has the routes nothing"),
+        ({"structure": []}, "structure is .*expected dict"),
+        ({"structure": {"query": "x"}}, "a route 'query' of steps that types do not list"),
+        ({"structure": {"query": ["x"]}}, "a route 'query' of steps that types do not list"),
+        ({"structure": {"query": [5]}}, "a route 'query' of steps that types do not list"),
+        ({"types": {}}, "a route 'query' of steps that types do not list"),
+        ({"parameters": {"default_route": "image"}}, "has the default route 'image'"),
+        ({"parameters": {"route_mappings": {"('query', None)": "a"}}}, "has route_mappings"),
+        ({"types": {"../x": "Transformer"}, "structure": {"query": ["../x"]}}, "a part in '../x'"),
+    ],
+)
+def test_routers_that_are_not_supported(
+    tmp_path: Path, change: dict[str, Any], expected: str
+) -> None:
+    files = router(["SparseStaticEmbedding"], MLM) | {"config.json": {}, f"{STATIC}/idf.json": {}}
+    read_settings(write(tmp_path, files))
+    files["router_config.json"] |= change
+    with pytest.raises(CheckpointError, match=expected):
+        read_settings(write(tmp_path, files))
+
+
+def test_a_static_embedding_without_weights(tmp_path: Path) -> None:
+    files = router(["SparseStaticEmbedding"], MLM) | {"config.json": {}}
+    with pytest.raises(CheckpointError, match=f"{STATIC} has no weights for tokens: none of"):
+        read_settings(write(tmp_path, files))

@@ -1,19 +1,27 @@
 """The compiled encoder against the reference path, and what it promises beside equality."""
 
+import json
 import multiprocessing
+import shutil
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import conftest
 import numpy as np
 import pytest
-from conftest import CHECKPOINTS, GOLDEN
+from conftest import CHECKPOINTS as ALL_CHECKPOINTS
+from conftest import GOLDEN
 from uncompiled import assert_passes_uncompiled
 
 from minisplade import InputError, SparseEncoder, SparseVectors
+from minisplade.models import MaskedLanguageModel, body
 from minisplade.models import packed as packed_module
+from minisplade.models.bert import BertConfig
+from minisplade.models.names import param_shapes
+from minisplade.pooling import splade_pool
 from minisplade.runtime import KERNEL_PATHS, choose_kernel_path, cpu_features
 
 COMPILED = [
@@ -23,6 +31,8 @@ COMPILED = [
         marks=pytest.mark.skipif("avx2" not in cpu_features(), reason="this CPU has no AVX2"),
     ),
 ]
+UNPACKED = ("albert",)
+CHECKPOINTS = [name for name in ALL_CHECKPOINTS if name not in UNPACKED]
 TEXTS = [*conftest.TEXTS, "on the mat"]
 MANY = [f"{TEXTS[i % 7]} number {i} of the texts {'and more ' * (i % 13)}" for i in range(150)]
 
@@ -54,12 +64,77 @@ def test_both_compiled_paths_give_the_same_bytes(checkpoint: str) -> None:
 COMPILED_NAMES = [name for name in KERNEL_PATHS if name != "reference"]
 
 
-def test_bytes_do_not_depend_on_batch_order_neighbours_or_threads(path: str) -> None:
-    alone = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=1)
+@pytest.mark.parametrize("checkpoint", UNPACKED)
+def test_what_is_not_compiled_runs_on_the_reference_path(path: str, checkpoint: str) -> None:
+    assert SparseEncoder(GOLDEN / checkpoint).kernel_path == "reference"
+    with pytest.raises(InputError, match=f"kernel path '{path}' does not know the architecture"):
+        SparseEncoder(GOLDEN / checkpoint, kernel_path=path)
+
+
+PLAIN = BertConfig(31, 24, 2, 2, 40, 50, 2, 1e-5)
+ROTARY = replace(PLAIN, gated=True, rotary_bases=(100.0, 1e4), num_token_types=0)
+CONFIGS = [
+    PLAIN,
+    replace(PLAIN, hidden_size=40, num_heads=5, intermediate_size=7, position_offset=2),
+    ROTARY,
+    replace(ROTARY, rotary_scaling=3.0, intermediate_size=17, num_token_types=1),
+    replace(ROTARY, pre_norm=True, windows=(3, None), without_bias=frozenset(["norm", "up"])),
+    replace(ROTARY, pre_norm=True, hidden_size=36, num_heads=3, intermediate_size=52),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_sizes_that_fill_no_panel(path: str, config: BertConfig) -> None:
+    rng = np.random.default_rng(config.intermediate_size)
+    params = {
+        name: (rng.standard_normal(shape) / 4 + name.endswith("norm.weight")).astype(np.float32)
+        for name, shape in param_shapes(config).items()
+    }
+    model = MaskedLanguageModel(config, params, {})
+    sequences = [rng.integers(1, 31, size).astype(np.int32) for size in (50, 1, 29)]
+    packed = packed_module.pack_model(model, path == "screened")
+    found = packed_module.encode(packed, sequences, "max", "relu", 1, 1 << 30).toarray()
+    for row, ids in zip(found, sequences, strict=True):
+        mask = np.ones((1, ids.size), dtype=bool)
+        expected = splade_pool(model.logits(ids[None], mask), mask)[0]
+        assert np.abs(row - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("checkpoint", ["modernbert", "modernbert-biased", "gte"])
+def test_rotary_positions_and_windows_in_long_texts(
+    path: str, checkpoint: str, tmp_path: Path
+) -> None:
+    """Blocks of queries begin far into the text, and see keys on both sides of them."""
+    shutil.copytree(GOLDEN / checkpoint, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 400}))
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 400}')
+    texts = ["the cat sat on the mat and judge black wizards " * n for n in (20, 3, 9)]
+    reference = SparseEncoder(tmp_path, kernel_path="reference")
+    assert reference.tokenize(texts)["attention_mask"].sum(axis=1).max() > 250
+    found = SparseEncoder(tmp_path, kernel_path=path).encode(texts)
+    assert np.abs(found.toarray() - reference.encode(texts).toarray()).max() < 1e-5
+
+
+def test_padding_inside_a_text_keeps_its_place(path: str) -> None:
+    """RoBERTa does not count padding, even where a text has it by name."""
+    texts = ["the <pad> cat<pad><pad> sat", "<pad>", "on <pad>"]
+    reference = SparseEncoder(GOLDEN / "roberta", kernel_path="reference")
+    ids = reference.tokenize(texts)["input_ids"]
+    assert np.count_nonzero(ids[0] == reference.model.config.pad_token_id) == 3
+    found = SparseEncoder(GOLDEN / "roberta", kernel_path=path).encode(texts).toarray()
+    assert np.abs(found - reference.encode(texts).toarray()).max() < 1e-5
+
+
+@pytest.mark.parametrize("checkpoint", ["bert", "modernbert", "gte"])
+def test_bytes_do_not_depend_on_batch_order_neighbours_or_threads(
+    path: str, checkpoint: str
+) -> None:
+    alone = SparseEncoder(GOLDEN / checkpoint, kernel_path=path, num_threads=1)
     texts = MANY[:40]
     expected = [alone.encode(text) for text in texts]
     for threads in (1, 2, 5):
-        encoder = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=threads)
+        encoder = SparseEncoder(GOLDEN / checkpoint, kernel_path=path, num_threads=threads)
         together = encoder.encode(texts)
         assert all(together[i] == vector for i, vector in enumerate(expected))
         order = np.random.default_rng(threads).permutation(len(texts))
@@ -75,7 +150,7 @@ def test_what_is_learned_changes_no_bytes(threads: int, monkeypatch: pytest.Monk
     monkeypatch.setattr(packed_module, "LEARN_FROM", 400)
     encoder = SparseEncoder(kernel_path="screened", num_threads=threads)
     assert encoder.encode(MANY) == tiles  # learns on the way
-    screens = encoder._packed.screens  # type: ignore[union-attr]
+    screens = encoder.document_route.packed.screens  # type: ignore[union-attr]
     assert len(screens) == 2
     assert encoder.encode(MANY) == tiles
     assert len(screens) == 2
@@ -168,7 +243,7 @@ def test_memory_stays_within_its_budget(path: str, batch_size: int) -> None:
     texts = MANY * 4
     encoder.encode(texts[:100])
     results = encoder.encode(texts).size_bytes
-    encoder._packed.idle.clear()
+    encoder.document_route.packed.idle.clear()
     tracemalloc.start()
     encoder.encode(texts, batch_size=batch_size)
     _, peak = tracemalloc.get_traced_memory()
@@ -188,12 +263,12 @@ def test_a_budget_that_one_text_does_not_fit_in_is_refused(path: str) -> None:
 
 def test_threads_take_what_the_budget_allows(path: str) -> None:
     encoder = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=8)
-    rows = packed_module.CHUNK_ROWS
-    one = packed_module.workspace_bytes(encoder._packed, rows)
+    rows = body.CHUNK_ROWS
+    one = packed_module.workspace_bytes(encoder.document_route.packed, rows)
     encoder.max_memory_mb = 2.5 * one / 1e6
     expected = SparseEncoder(GOLDEN / "bert", kernel_path=path, num_threads=1).encode(MANY)
     assert encoder.encode(MANY) == expected
-    assert len(encoder._packed.idle) <= 2
+    assert len(encoder.document_route.packed.idle) <= 2
 
 
 def test_a_stream_runs_in_flat_memory(path: str) -> None:

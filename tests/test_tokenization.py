@@ -7,7 +7,8 @@ import pytest
 from conftest import GOLDEN
 
 from minisplade import CheckpointError, InputError, SparseEncoder
-from minisplade.tokenization import load_tokenizer, pad, term_strings, tokenize
+from minisplade.tokenization import pad, term_strings, tokenize
+from minisplade.vocabularies import load_tokenizer
 
 VOCAB_SIZE = 30522
 
@@ -63,7 +64,7 @@ def test_every_term_has_its_string(encoder: SparseEncoder) -> None:
 
 
 def test_tokenizers_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no tokenizer.json"):
+    with pytest.raises(CheckpointError, match="has none of tokenizer.json, vocab"):
         load_tokenizer(tmp_path, 100)
     with pytest.raises(CheckpointError, match="different models"):
         load_tokenizer(GOLDEN / "bert", 10)

@@ -1,6 +1,7 @@
 """Traces: every stage equals what the model computes when it is not watched."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import naive
@@ -123,3 +124,14 @@ def test_prompt_and_truncation(encoder: SparseEncoder) -> None:
     with pytest.raises(InputError, match="text 0 is int"):
         encoder.trace(5)  # type: ignore[arg-type]
     assert encoder.trace("").hidden_states.shape == (3, 2, 128)
+
+
+@pytest.mark.parametrize("checkpoint", ["bert", "modernbert", "albert"])
+def test_a_step_is_what_a_model_of_so_many_layers_gives(checkpoint: str) -> None:
+    encoder = SparseEncoder(GOLDEN / checkpoint)
+    model, trace = encoder.model, encoder.trace(TEXT)
+    ids = np.array([[token.term_id for token in trace.tokens]], np.int32)
+    for layers, states in enumerate(trace.hidden_states):
+        shorter = replace(model, config=replace(model.config, num_layers=layers))
+        expected = shorter.hidden_states(ids, np.ones(ids.shape, bool))[0]
+        np.testing.assert_array_equal(states, expected)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from minisplade.arrays import FloatArray
 from minisplade.figures import Colour, bars
 from minisplade.tokenization import Token
@@ -122,7 +124,7 @@ def find_sources(
     logits: float32 (T, P), those of the vector's terms at each token; terms: the strings of all V.
     Of equal logits, the first token's counts.
     """
-    positions = logits.argmax(axis=0)
+    positions = logits.argmax(axis=0) if tokens else np.zeros(0, dtype=np.int64)
     in_input = {token.term_id for token in tokens}
     explained = [
         ExplainedTerm(

@@ -12,6 +12,9 @@ from minisplade.kernels.tiles import PANEL, ROWS, float_from_bits, largest, mult
 QUERY_BLOCK = 4 * ROWS
 """Tokens that look at once: with a text of 250, their scores stay in L1."""
 
+EVERYTHING = 1 << 30
+"""A window that no text is wider than."""
+
 ONE = np.float32(1)
 LOG2_E = np.float32(1.4426950408889634)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -68,6 +71,19 @@ def softmax(x: FloatArray, start: int, count: int, scale: np.float32) -> None:
 
 
 @kernel
+def hide(scores: FloatArray, stride: int, rows: int, seen: int, place: int, window: int) -> None:
+    """Give what is out of sight no share.
+
+    scores: float32 (rows, stride), seen columns of which count; place: of the first row among the
+    columns; window: how many columns each way a row sees.
+    """
+    for row in range(rows):
+        for other in range(seen):
+            if abs(other - place - row) > window:
+                scores[row * stride + other] = LOWEST
+
+
+@kernel
 def attention(
     wide: FloatArray,
     wide_stride: int,
@@ -76,12 +92,14 @@ def attention(
     offsets: OffsetArray,
     mixed: FloatArray,
     mixed_stride: int,
+    window: int,
     scratch: AttentionScratch,
 ) -> None:
     """Let the tokens of each text look at each other: functional.attention, one head at a time.
 
     wide: float32 (rows, wide_stride), query, key and value side by side; offsets: int64 (B + 1,),
-    the first row of each text; mixed: float32 (rows, mixed_stride), receives (rows, D).
+    the first row of each text; mixed: float32 (rows, mixed_stride), receives (rows, D); window: how
+    many tokens each way a token sees, EVERYTHING or fewer.
     """
     size = hidden // num_heads
     scale = ONE / np.float32(math.sqrt(size))
@@ -90,7 +108,6 @@ def attention(
     for text in range(offsets.size - 1):
         first, last = offsets[text], offsets[text + 1]
         count = last - first
-        stride = round_up(count, PANEL)
         for head in range(num_heads):
             query = head * size
             pack_keys(wide, wide_stride, first, count, hidden + query, size, keys)
@@ -98,16 +115,24 @@ def attention(
             for block in range(0, count, QUERY_BLOCK):
                 rows = min(QUERY_BLOCK, count - block)
                 tiles = round_up(rows, ROWS)
+                # Keys from start on, a whole number of panels before the first that is seen.
+                start = max(0, block - window) // PANEL * PANEL
+                seen = min(count, block + rows + window) - start
+                stride = round_up(seen, PANEL)
                 scores[: tiles * stride] = np.float32(0)
                 sums[: tiles * width] = np.float32(0)
-                at, panel = (first + block) * wide_stride + query, size * PANEL
+                at, key, panel = (first + block) * wide_stride + query, start * size, size * PANEL
                 multiply(
-                    wide, at, wide_stride, tiles, size, keys, 0, panel, scores, 0, stride, stride
+                    wide, at, wide_stride, tiles, size, keys, key, panel, scores, 0, stride, stride
                 )
+                if window < count:
+                    hide(scores, stride, rows, seen, block - start, window)
                 for row in range(rows):
-                    softmax(scores, row * stride, count, scale)
-                panel = count * PANEL
-                multiply(scores, 0, stride, tiles, count, values, 0, panel, sums, 0, width, width)
+                    softmax(scores, row * stride, seen, scale)
+                value, panel = start * PANEL, count * PANEL
+                multiply(
+                    scores, 0, stride, tiles, seen, values, value, panel, sums, 0, width, width
+                )
                 for row in range(rows):
                     to = (first + block + row) * mixed_stride + query
                     for i in range(size):

@@ -11,7 +11,7 @@ import numpy as np
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray
 from minisplade.functional import ERF_DENOMINATOR, ERF_NUMERATOR
-from minisplade.kernels.attention import AttentionScratch, attention
+from minisplade.kernels.attention import EVERYTHING, AttentionScratch, attention
 from minisplade.kernels.compiler import kernel
 from minisplade.kernels.tiles import PANEL, ROWS, multiply, round_up
 
@@ -156,7 +156,8 @@ def gelu(x: FloatArray, count: int) -> None:
 @kernel
 def embed(
     input_ids: IdArray,
-    offsets: OffsetArray,
+    places: IdArray,
+    types: IdArray,
     word: FloatArray,
     position: FloatArray,
     token_type: FloatArray,
@@ -168,17 +169,16 @@ def embed(
 ) -> None:
     """Add what each token is to where it stands, and normalise: bert.embed.
 
-    input_ids: int32 (N,); offsets: int64 (B + 1,); word: float32 (V, D); position: float32 (.., D);
-    token_type: float32 (D,), 0 where the model has none; stride: from one row of
-    scratch.states to the next.
+    input_ids, places, types: int32 (N,), rows of the three tables that follow; word: float32
+    (V, D); position: float32 (.., D); token_type: float32 (.., D), a row of 0 where the model has
+    none; stride: from one row of scratch.states to the next.
     """
     size, states = word.shape[1], scratch.states
-    for text in range(offsets.size - 1):
-        for row in range(offsets[text], offsets[text + 1]):
-            token, place = input_ids[row], row - offsets[text]
-            for i in range(size):
-                states[row * stride + i] = word[token, i] + position[place, i] + token_type[i]
-    layer_norm(states, stride, size, offsets[-1], norm_weight, norm_bias, eps)
+    for row in range(input_ids.size):
+        token, place, kind = input_ids[row], places[row], types[row]
+        for i in range(size):
+            states[row * stride + i] = word[token, i] + position[place, i] + token_type[kind, i]
+    layer_norm(states, stride, size, input_ids.size, norm_weight, norm_bias, eps)
 
 
 @kernel
@@ -199,7 +199,7 @@ def encoder_layer(
     linear(
         states, stride, hidden, weights.mix_weight, weights.mix_bias, rows, wide, mix, False, block
     )
-    attention(wide, mix, hidden, num_heads, offsets, mixed, stride, attending)
+    attention(wide, mix, hidden, num_heads, offsets, mixed, stride, EVERYTHING, attending)
     linear(
         mixed,
         stride,

@@ -1,35 +1,44 @@
-"""The compiled way through a model: texts packed without padding, over threads, in fixed memory.
+"""The compiled way through a model: body.py's hidden states to logits, pooled as they are made.
 
-bert.py and heads.py say what is computed; this gives the same within rounding, many times faster.
-Every row of a product is summed in an order of its own, so the bytes of a vector depend on its
-text alone: not on batch, order, neighbours or number of threads.
+heads.py and pooling.py say what is computed; this gives the same within rounding, and computes few
+of the logits. The bytes of a vector depend on its text alone.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from minisplade.arrays import FloatArray, IdArray, OffsetArray, Params
-from minisplade.errors import InputError
+from minisplade.arrays import FloatArray, IdArray
 from minisplade.kernels import head, layers
-from minisplade.kernels.attention import QUERY_BLOCK, AttentionScratch
+from minisplade.kernels.attention import AttentionScratch
 from minisplade.kernels.compiler import Bundle
 from minisplade.kernels.head import HeadScratch
-from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK, LayerWeights, Scratch
+from minisplade.kernels.layers import Scratch
 from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS, panels_of, round_up
 from minisplade.models import MaskedLanguageModel, screening
 from minisplade.models.bert import BertConfig
+from minisplade.models.body import (
+    Body,
+    Chunk,
+    Shapes,
+    cut_chunks,
+    norm,
+    over_threads,
+    pack_body,
+    pack_linear,
+    plan_rows,
+    run_body,
+    size_bytes,
+    space_shapes,
+)
 from minisplade.pooling import Activation, Strategy
 from minisplade.vectors import SparseVectors, concatenate
 
-CHUNK_ROWS = 2 * ROW_BLOCK
-"""Tokens of a chunk, unless one text has more: enough to make up for reading all weights once."""
 LEARN_FROM = 4096
 """Tokens that axes for the screen are learned from."""
 LEARN_PART = 4
@@ -43,12 +52,7 @@ ACTIVATIONS: dict[Activation, int] = {"relu": head.LOG, "log1p_relu": head.LOG_L
 class PackedModel:
     """A model with its weights laid out for the kernels."""
 
-    config: BertConfig
-    word: FloatArray  # (V, D), as in the file
-    position: FloatArray  # (max_positions, D), as in the file
-    token_type: FloatArray  # (D,)
-    embedding_norm: tuple[FloatArray, FloatArray]
-    layers: tuple[Bundle, ...]  # of LayerWeights
+    body: Body
     transform: tuple[FloatArray, FloatArray]
     transform_norm: tuple[FloatArray, FloatArray]
     decoder: FloatArray  # flat (V, D rounded up to LANES), the file's own where that is D
@@ -59,6 +63,11 @@ class PackedModel:
     learning: list[None] = field(default_factory=lambda: [None])  # empty when that is done
     panels: list[tuple[FloatArray, FloatArray, float]] = field(default_factory=list)  # likewise
     idle: list[Workspace] = field(default_factory=list)
+
+    @property
+    def config(self) -> BertConfig:
+        """The sizes of the model."""
+        return self.body.config
 
     @property
     def decoder_stride(self) -> int:
@@ -80,34 +89,17 @@ class Workspace:
     weights: FloatArray  # (V,)
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Token ids of some texts, one after another."""
-
-    input_ids: IdArray  # int32 (N,)
-    offsets: OffsetArray  # int64 (B + 1,)
-
-
 def pack_model(model: MaskedLanguageModel, screened: bool) -> PackedModel:
     """Lay out the weights of a model, which stays as it is, for pool_screened or for pool_all."""
     params, config = model.params, model.config
     hidden = config.hidden_size
     decoder = params["head.decoder.weight"]
     if hidden % LANES:
-        decoder = _padded(decoder, columns=round_up(hidden, LANES))
-    token_type = np.zeros(hidden, dtype=np.float32)
-    if config.num_token_types:
-        # SPLADE reads one text at a time, so every token is of the first type.
-        token_type += params["embeddings.token_type.weight"][0]
+        decoder = np.pad(decoder, [(0, 0), (0, -hidden % LANES)])
     return PackedModel(
-        config=config,
-        word=np.ascontiguousarray(params["embeddings.word.weight"]),
-        position=np.ascontiguousarray(params["embeddings.position.weight"]),
-        token_type=token_type,
-        embedding_norm=_norm(params, "embeddings.norm"),
-        layers=tuple(Bundle(_pack_layer(params, config, i)) for i in range(config.num_layers)),
-        transform=_pack_linear(params, hidden, "head.transform"),
-        transform_norm=_norm(params, "head.norm"),
+        body=pack_body(params, config),
+        transform=pack_linear(params, hidden, "head.transform"),
+        transform_norm=norm(params, "head.norm"),
         decoder=np.ascontiguousarray(decoder).reshape(-1),
         bias=np.array(params["head.decoder.bias"]),
         screened=screened,
@@ -131,39 +123,19 @@ def encode(
     if not sequences:
         return concatenate([], vocabulary)
     longest = max(sequence.size for sequence in sequences)
-    rows = round_up(max(longest, CHUNK_ROWS), ROWS)
-    needed = workspace_bytes(packed, rows)
-    if needed > max_memory_bytes:
-        rows = round_up(longest, ROWS)
-        needed = workspace_bytes(packed, rows)
-    if needed > max_memory_bytes:
-        raise InputError(
-            f"a text of {longest} tokens needs {needed / 1e6:.0f} MB to encode, and max_memory_mb "
-            f"leaves {max_memory_bytes / 1e6:.0f}; raise max_memory_mb or lower max_seq_length"
-        )
-    chunks = list(_chunks(sequences, rows))
-    workers = max(1, min(num_threads, len(chunks), max_memory_bytes // needed))
+    rows, affordable = plan_rows(longest, lambda r: workspace_bytes(packed, r), max_memory_bytes)
+    texts = min(CHUNK_TEXTS, rows // 2)
+    chunks = list(cut_chunks(packed.config, sequences, rows, texts))
+    workers = max(1, min(num_threads, len(chunks), affordable))
 
-    def run(chunk: Chunk) -> SparseVectors:
-        # Lists are appended to and popped from atomically: no lock that a fork could leave held.
-        try:
-            workspace = packed.idle.pop()
-        except IndexError:
-            workspace = _workspace(packed, rows)
-        if workspace.max_rows < rows:
-            workspace = _workspace(packed, rows)
-        vectors = _encode_chunk(packed, chunk, strategy, activation, workspace)
-        # One that was left half-way, by Ctrl-C say, holds maxima of that text: it is let go.
-        if len(packed.idle) < workers:
-            packed.idle.append(workspace)
-        return vectors
+    def run(chunk: Chunk, workspace: Workspace) -> SparseVectors:
+        return _encode_chunk(packed, chunk, strategy, activation, workspace)
 
     # The first chunk of all makes the screen that the others share.
-    alone = len(chunks) if workers == 1 else int(packed.screened and not packed.screens)
-    vectors = [run(chunk) for chunk in chunks[:alone]]
-    if alone < len(chunks):
-        with ThreadPoolExecutor(workers) as pool:
-            vectors += pool.map(run, chunks[alone:])
+    alone = int(packed.screened and not packed.screens)
+    make = partial(_workspace, packed, rows)
+    vectors = over_threads(run, chunks[:alone], packed.idle, make, rows, 1)
+    vectors += over_threads(run, chunks[alone:], packed.idle, make, rows, workers)
     return concatenate(vectors, vocabulary)
 
 
@@ -174,7 +146,8 @@ def chosen_logits(packed: PackedModel, input_ids: IdArray, term_ids: IdArray) ->
     rounding.
     """
     workspace = _workspace(packed, round_up(input_ids.size, ROWS))
-    _transform(packed, _chunk([input_ids]), workspace)
+    (chunk,) = cut_chunks(packed.config, [input_ids], input_ids.size, 1)
+    _transform(packed, chunk, workspace)
     stride = round_up(packed.config.hidden_size, PANEL)
     logits = np.empty((input_ids.size, term_ids.size), dtype=np.float32)
     decoder = packed.decoder, packed.decoder_stride, packed.bias
@@ -184,36 +157,19 @@ def chosen_logits(packed: PackedModel, input_ids: IdArray, term_ids: IdArray) ->
 
 def workspace_bytes(packed: PackedModel, rows: int) -> int:
     """Return the memory that one thread needs for chunks of so many tokens, in bytes."""
-    return sum(
-        math.prod(shape) * np.dtype(kind).itemsize
-        for shape, kind in _workspace_shapes(packed, rows).values()
-    )
+    return size_bytes(_workspace_shapes(packed, rows))
 
 
-def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+def _workspace_shapes(packed: PackedModel, rows: int) -> Shapes:
     """Name the arrays of a workspace, with their shapes and types."""
     config = packed.config
-    hidden = round_up(config.hidden_size, PANEL)
-    inner = round_up(max(3 * config.hidden_size, config.intermediate_size), PANEL)
-    one_head = round_up(config.hidden_size // config.num_heads, PANEL)
     coding = screening.coding_here(config.hidden_size)
     columns = head.code_columns(config.hidden_size, coding)
-    # Attention reads whole tiles from any row on.
-    tall, long = rows + ROWS, round_up(min(rows, config.max_positions), PANEL)
-    texts = min(CHUNK_TEXTS, rows // 2)
-    screened, choices = (
-        int(packed.screened),
-        screening.depth_choices(config.hidden_size, coding).size,
-    )
+    tall, texts = rows + ROWS, min(CHUNK_TEXTS, rows // 2)
+    screened = int(packed.screened)
+    choices = screening.depth_choices(config.hidden_size, coding).size
     return {
-        "states": ((tall * hidden,), np.float32),
-        "wide": ((tall * inner,), np.float32),
-        "mixed": ((tall * hidden,), np.float32),
-        "keys": ((long * one_head,), np.float32),
-        "values": ((long * one_head,), np.float32),
-        "scores": ((QUERY_BLOCK * long,), np.float32),
-        "sums": ((QUERY_BLOCK * one_head,), np.float32),
-        "block": ((ROW_BLOCK * PASSED_STRIDE,), np.float32),
+        **space_shapes(config, rows),
         "codes": ((screened * tall * columns,), np.uint8),
         "scales": ((screened * tall,), np.float32),
         "slacks": ((screened * tall * choices,), np.float32),
@@ -229,7 +185,7 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> dict[str, tuple[tuple[i
 
 def _workspace(packed: PackedModel, rows: int) -> Workspace:
     shapes = _workspace_shapes(packed, rows)
-    arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in shapes.items()}
+    arrays: dict[str, Any] = {n: np.zeros(shape, kind) for n, (shape, kind) in shapes.items()}
     arrays["turned"] = arrays["wide"]  # which is idle when the head's turn comes
     return Workspace(
         max_rows=rows,
@@ -241,24 +197,6 @@ def _workspace(packed: PackedModel, rows: int) -> Workspace:
         term_ids=arrays["term_ids"],
         weights=arrays["weights"],
     )
-
-
-def _chunks(sequences: Sequence[IdArray], rows: int) -> Iterator[Chunk]:
-    """Put texts together, in order, as long as they fit."""
-    texts = min(CHUNK_TEXTS, rows // 2)
-    taken: list[IdArray] = []
-    for sequence in sequences:
-        if len(taken) == texts or sum(s.size for s in taken) + sequence.size > rows:
-            yield _chunk(taken)
-            taken = []
-        taken.append(sequence)
-    yield _chunk(taken)
-
-
-def _chunk(sequences: list[IdArray]) -> Chunk:
-    offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
-    np.cumsum([sequence.size for sequence in sequences], out=offsets[1:])
-    return Chunk(np.concatenate(sequences), offsets)
 
 
 def _encode_chunk(
@@ -322,25 +260,15 @@ def _encode_chunk(
 
 def _transform(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> None:
     """Leave what the decoder reads in the workspace's mixed rows."""
-    config, scratch = packed.config, workspace.scratch
-    hidden, eps = config.hidden_size, config.layer_norm_eps
-    layers.embed(
-        chunk.input_ids,
-        chunk.offsets,
-        packed.word,
-        packed.position,
-        packed.token_type,
-        *packed.embedding_norm,
-        eps,
-        scratch,
-        round_up(hidden, PANEL),
+    run_body(packed.body, chunk, workspace.scratch, workspace.attending)
+    layers.transform(
+        *packed.transform,
+        *packed.transform_norm,
+        packed.config.layer_norm_eps,
+        round_up(int(chunk.offsets[-1]), ROWS),
+        packed.config.hidden_size,
+        workspace.scratch,
     )
-    for weights in packed.layers:
-        layers.encoder_layer(
-            weights, config.num_heads, eps, chunk.offsets, hidden, scratch, workspace.attending
-        )
-    rows = round_up(int(chunk.offsets[-1]), ROWS)
-    layers.transform(*packed.transform, *packed.transform_norm, eps, rows, hidden, scratch)
 
 
 def _decoder_panels(packed: PackedModel) -> tuple[FloatArray, FloatArray, float]:
@@ -353,28 +281,6 @@ def _decoder_panels(packed: PackedModel) -> tuple[FloatArray, FloatArray, float]
         bias[: packed.bias.size] = packed.bias
         packed.panels.append((panels_of(decoder, hidden), bias, longest))
     return packed.panels[0]
-
-
-def _pack_layer(params: Params, config: BertConfig, layer: int) -> LayerWeights:
-    block, hidden = f"layers.{layer}", config.hidden_size
-    inner = round_up(config.intermediate_size, PANEL)
-    roles = [f"{block}.attention.{role}" for role in ("query", "key", "value")]
-    return LayerWeights(
-        *_pack_linear(params, hidden, *roles),
-        *_pack_linear(params, hidden, f"{block}.attention.output"),
-        *_norm(params, f"{block}.attention_norm"),
-        *_pack_linear(params, hidden, f"{block}.feed_forward.up"),
-        *_pack_linear(params, inner, f"{block}.feed_forward.down"),
-        *_norm(params, f"{block}.feed_forward_norm"),
-    )
-
-
-def _pack_linear(params: Params, size_in: int, *names: str) -> tuple[FloatArray, FloatArray]:
-    """Stack linear layers and cut them into flat panels (out / PANEL, size_in, PANEL)."""
-    weight = np.concatenate([params[f"{name}.weight"] for name in names])
-    bias = np.concatenate([params[f"{name}.bias"] for name in names])
-    size_out = round_up(bias.size, PANEL)
-    return panels_of(weight, size_in), np.pad(bias, (0, size_out - bias.size))
 
 
 def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Bundle:
@@ -409,13 +315,3 @@ def _learn(packed: PackedModel, decoder: FloatArray) -> None:
     plan = screening.learned_plan(seen, decoder, packed.bias, coding)
     if plan is not None:
         packed.screens.append(screening.build_screen(plan, decoder, packed.bias))
-
-
-def _norm(params: Params, name: str) -> tuple[FloatArray, FloatArray]:
-    return np.array(params[f"{name}.weight"]), np.array(params[f"{name}.bias"])
-
-
-def _padded(matrix: FloatArray, rows: int = 0, columns: int = 0) -> FloatArray:
-    """Add zeros below and to the right until there are so many rows and columns."""
-    missing = [max(0, size - have) for size, have in zip((rows, columns), matrix.shape)]
-    return np.pad(matrix, [(0, missing[0]), (0, missing[1])])

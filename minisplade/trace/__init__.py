@@ -46,7 +46,7 @@ class Trace:
     text: str
     tokens: tuple[Token, ...]  # T
     terms: tuple[ExplainedTerm, ...]  # the chosen ones, C, as they were asked for
-    hidden_states: FloatArray  # float32 (layers + 1, T, D); the first are the embeddings
+    hidden_states: FloatArray  # float32 (layers + 1, T, D), as Step has; first the embeddings
     attention: FloatArray  # float32 (layers, H, T, T); row t is what token t takes from each
     lens: FloatArray  # float32 (layers + 1, T, C)
     ranks: IdArray  # int32 (layers + 1, T, C), among the logits of all V terms, from 1
@@ -117,18 +117,19 @@ def run_traced(
     lens, ranks, num_positive = zip(*(_look_through(model, x, chosen) for x in states))
     weights = splade_pool(lens[-1][None], mask, strategy, activation)[0]
     explained = _explained(text, tokens, chosen, weights, lens[-1], terms)
+    config = model.config
+    embedded = prose.ROTARY_EMBEDDINGS if config.rotary_bases else prose.EMBEDDINGS
+    next_layer = prose.SHARED_LAYER if config.shared_layers else prose.NEXT_LAYER
     stages = [
         _stage("text to tokens", prose.TOKENS, [tokenize], input_ids=input_ids[0]),
-        _stage(
-            "tokens to vectors", prose.EMBEDDINGS, [steps[0].function], hidden_states=states[0][0]
-        ),
+        _stage("tokens to vectors", embedded, [steps[0].function], hidden_states=states[0][0]),
     ]
     for number, step in enumerate(steps[1:], start=1):
         assert step.attention is not None
         stages.append(
             _stage(
                 f"layer {number}",
-                prose.FIRST_LAYER if number == 1 else prose.NEXT_LAYER,
+                prose.FIRST_LAYER if number == 1 else next_layer,
                 [step.function],
                 attention=step.attention[0],
                 hidden_states=step.hidden_states[0],

@@ -4,14 +4,21 @@ from minisplade.pooling import Activation, Strategy
 
 TOKENS = (
     "The text is cut into tokens: whole words where the vocabulary has them, else pieces, of which "
-    "all but the first begin with ##. Each is replaced by its number in the vocabulary. [CLS] and "
-    "[SEP] mark beginning and end. From here on, the model sees only these numbers."
+    "all but the first begin with ## in BERT's. Each is replaced by its number in the vocabulary. "
+    "Tokens of their own, such as [CLS] and [SEP], mark beginning and end. From here on, the model "
+    "sees only these numbers."
 )
 EMBEDDINGS = (
     "Each token number picks a row from a table that was learned in training: a vector that says "
     "what the token is. A second vector says where it stands, because otherwise the model could "
     "not tell an order. Both are added and normalised. So far, a token has the same "
     "vector in every text with that token at that place."
+)
+ROTARY_EMBEDDINGS = (
+    "Each token number picks a row from a table that was learned in training: a vector that says "
+    "what the token is. It is normalised. Where the token stands is told in the layers: there, "
+    "queries and keys are turned by an angle that grows with the place. So far, a token has the "
+    "same vector in every text."
 )
 FIRST_LAYER = (
     "Now tokens look at each other. Each one asks a question (query) and offers an answer's label "
@@ -24,6 +31,10 @@ FIRST_LAYER = (
 NEXT_LAYER = (
     "The next layer does the same with tables of its own, but starts from vectors that already "
     "know something of their neighbours. So later layers can use what earlier ones found out."
+)
+SHARED_LAYER = (
+    "The next layer does the same with the same tables, but starts from vectors that already know "
+    "something of their neighbours. So later layers can use what earlier ones found out."
 )
 LOGITS = (
     "The head compares the vector of each token with a learned vector of every term in the "
