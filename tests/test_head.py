@@ -12,6 +12,7 @@ from minisplade.arrays import FloatArray, OffsetArray
 from minisplade.kernels import head
 from minisplade.kernels.compiler import Bundle
 from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK
+from minisplade.kernels.screen import HeadScratch, code_columns, coding_of, quantise
 from minisplade.kernels.tiles import CODE_OFFSET, LANES, PANEL, ROWS, TERMS, has_vnni
 from minisplade.models.screening import (
     Plan,
@@ -72,9 +73,9 @@ class Case:
         rest = self.screen(plan), self.scratch(), pooled
         return head.pool_screened(*self.arguments(offsets), *rest), pooled
 
-    def scratch(self) -> head.HeadScratch:
+    def scratch(self) -> HeadScratch:
         columns = self.hidden + 256  # enough for any coding
-        return head.HeadScratch(
+        return HeadScratch(
             turned=np.zeros(self.rows * self.stride, np.float32),
             block=np.zeros(ROW_BLOCK * PASSED_STRIDE, np.float32),
             codes=np.zeros(self.rows * columns, np.uint8),
@@ -103,7 +104,7 @@ def plans(case: Case, rng: np.random.Generator, centre: FloatArray) -> Iterator[
     states = case.states.reshape(case.rows, -1)[: case.count, : case.hidden]
     rows = case.decoder.reshape(case.num_terms, -1)[:, : case.hidden]
     for wide in {False, has_vnni()}:
-        coding = head.coding_of(case.hidden, wide)
+        coding = coding_of(case.hidden, wide)
         yield first_plan(centre[None], case.num_terms, coding)
         learned = learned_plan(states, rows, case.bias, coding)
         if learned is not None:
@@ -197,7 +198,7 @@ def test_the_bound_leaves_little() -> None:
     """A sound bound could still be useless: most pairs below -1.5 deviations must be ruled out."""
     rng = np.random.default_rng(9)
     case = Case(normal(rng, 60, 128), normal(rng, 640, 128), np.full(640, -4 * np.sqrt(128)))
-    plan = first_plan(np.zeros((1, 128), np.float32), 640, head.coding_of(128, False))
+    plan = first_plan(np.zeros((1, 128), np.float32), 640, coding_of(128, False))
     finished, _ = case.screened(np.array([0, 60], dtype=np.int64), plan)
     assert finished
 
@@ -205,7 +206,7 @@ def test_the_bound_leaves_little() -> None:
 def test_screening_stops_where_much_is_active() -> None:
     rng = np.random.default_rng(2)
     case = Case(normal(rng, 60, 32), normal(rng, 640, 32), np.zeros(640))
-    plan = first_plan(np.zeros((1, 32), np.float32), 640, head.coding_of(32, False))
+    plan = first_plan(np.zeros((1, 32), np.float32), 640, coding_of(32, False))
     finished, _ = case.screened(np.array([0, 60], dtype=np.int64), plan)
     assert not finished
 
@@ -241,10 +242,10 @@ def test_codes_stay_within_what_sums_hold(hidden: int, wide: bool) -> None:
     rows = [np.ones(hidden), normal(rng, hidden), np.eye(hidden)[0], np.zeros(hidden)]
     vectors = np.stack([*rows, -rows[0], 1e4 * rows[1]]).astype(np.float32)
     case = Case(vectors, vectors, np.zeros(len(vectors), np.float32))
-    count, coding = len(vectors), head.coding_of(hidden, wide)
+    count, coding = len(vectors), coding_of(hidden, wide)
     screen, scratch = case.screen(first_plan(0 * vectors, count, coding)), case.scratch()
-    head.quantise(case.states, case.stride, hidden, count, case.rows, screen, scratch)
-    columns, block = head.code_columns(hidden, coding), coding.block
+    quantise(case.states, case.stride, hidden, count, case.rows, screen, scratch)
+    columns, block = code_columns(hidden, coding), coding.block
     codes = scratch.codes[: case.rows * columns].reshape(case.rows, -1, block)[:count]
     codes = codes.astype(np.int64) - CODE_OFFSET
     terms = screen.value.panels.reshape(-1, TERMS, 4).swapaxes(0, 1).reshape(TERMS, -1, block)
@@ -262,7 +263,7 @@ def test_learned_axes_rule_out_more() -> None:
     states = (normal(rng, 600, 64) * spread) @ turn
     decoder = normal(rng, 960, 64)
     bias = np.full(960, -4 * np.sqrt(np.square(spread).sum()), np.float32)
-    coding = head.coding_of(64, wide=True)
+    coding = coding_of(64, wide=True)
     plan = learned_plan(states.astype(np.float32), decoder, bias, coding)
     assert plan is not None
     columns = depth_choices(64, coding)[plan.depths]
@@ -275,7 +276,7 @@ def test_learned_axes_rule_out_more() -> None:
 def test_nothing_is_learned_from_nothing() -> None:
     states, decoder = np.zeros((600, 8), np.float32), np.ones((64, 8), np.float32)
     bias = np.ones(64, np.float32)
-    coding = head.coding_of(8, wide=False)
+    coding = coding_of(8, wide=False)
     assert learned_plan(states * np.nan, decoder, bias, coding) is None
     assert learned_plan(states, decoder, bias, coding) is None  # every term stays open
 

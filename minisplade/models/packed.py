@@ -17,8 +17,8 @@ from minisplade.arrays import FloatArray, IdArray
 from minisplade.kernels import head, layers
 from minisplade.kernels.attention import AttentionScratch
 from minisplade.kernels.compiler import Bundle
-from minisplade.kernels.head import HeadScratch
 from minisplade.kernels.layers import Scratch
+from minisplade.kernels.screen import HeadScratch, code_columns
 from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS, panels_of, round_up
 from minisplade.models import MaskedLanguageModel, screening
 from minisplade.models.bert import BertConfig
@@ -164,7 +164,7 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> Shapes:
     """Name the arrays of a workspace, with their shapes and types."""
     config = packed.config
     coding = screening.coding_here(config.hidden_size)
-    columns = head.code_columns(config.hidden_size, coding)
+    columns = code_columns(config.hidden_size, coding)
     tall, texts = rows + ROWS, min(CHUNK_TEXTS, rows // 2)
     screened = int(packed.screened)
     choices = screening.depth_choices(config.hidden_size, coding).size

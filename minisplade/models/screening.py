@@ -1,7 +1,7 @@
 """How the decoder is laid out so that a bound rules out most logits after a few columns.
 
-kernels/head.py has the bound, which holds along any axes and in any order of terms; here those are
-chosen, from hidden states that the model has made of real text, so that the bound is quick.
+kernels/screen.py has the bound, which holds along any axes and in any order of terms; here those
+are chosen, from hidden states that the model has made of real text, so that the bound is quick.
 
 Axes. Hidden states u = A (h - mean) and weights v, with v·u = w·(h - mean), shall both have
 uncorrelated columns, and the same variances, falling from column to column: then the first columns
@@ -22,9 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minisplade.arrays import CodeArray, DoubleArray, FloatArray, IdArray, OffsetArray
-from minisplade.kernels import head
 from minisplade.kernels.compiler import Bundle
-from minisplade.kernels.head import Coding, Screen
+from minisplade.kernels.screen import (
+    NEVER,
+    Coding,
+    Screen,
+    code_columns,
+    coding_of,
+    pack_terms,
+)
 from minisplade.kernels.tiles import PANEL, ROWS, TERMS, has_vnni, panels_of, round_up
 
 SAMPLE_TILES = 80
@@ -54,7 +60,7 @@ def depth_choices(hidden: int, coding: Coding) -> OffsetArray:
 
     A depth within a block of columns is possible only where there is no other block.
     """
-    blocks = head.code_columns(hidden, coding) // coding.block
+    blocks = code_columns(hidden, coding) // coding.block
     if blocks == 1:
         depths = [round_up(coding.block * quarter // 4, 4) for quarter in (1, 2, 3, 4)]
     else:
@@ -65,7 +71,7 @@ def depth_choices(hidden: int, coding: Coding) -> OffsetArray:
 @functools.cache
 def coding_here(hidden: int) -> Coding:
     """Return the coding that suits this CPU."""
-    return head.coding_of(hidden, wide=has_vnni())
+    return coding_of(hidden, wide=has_vnni())
 
 
 def first_plan(states: FloatArray, num_terms: int, coding: Coding) -> Plan:
@@ -142,7 +148,7 @@ def build_screen(plan: Plan, decoder: FloatArray, bias: FloatArray) -> Bundle:
     decoder: float32 (V, D); bias: float32 (V,).
     """
     num_terms, hidden = decoder.shape
-    columns = head.code_columns(hidden, plan.coding)
+    columns = code_columns(hidden, plan.coding)
     blocks, choices = columns // plan.coding.block, depth_choices(hidden, plan.coding)
     places = round_up(num_terms, TERMS)
     # The kernel turns hidden states by these very numbers, so bounds are exact about them.
@@ -154,7 +160,7 @@ def build_screen(plan: Plan, decoder: FloatArray, bias: FloatArray) -> Bundle:
         coding=plan.coding,
         panels=_aligned_zeros(places * columns),
         first_sums=np.zeros(places * (blocks + 1), dtype=np.int32),
-        floors=np.full(places, head.NEVER, dtype=np.float32),
+        floors=np.full(places, NEVER, dtype=np.float32),
         rests=np.zeros(places, dtype=np.float32),
         order=np.pad(plan.order, (0, places - num_terms)),
         depths=plan.depths,
@@ -172,7 +178,7 @@ def build_screen(plan: Plan, decoder: FloatArray, bias: FloatArray) -> Bundle:
         turned = rows @ turning_back
         biases = bias[terms] - turned @ shift
         lengths = np.linalg.norm(rows, axis=1)
-        head.pack_terms(turned, lengths, biases, first, np.zeros(blocks), screen)
+        pack_terms(turned, lengths, biases, first, np.zeros(blocks), screen)
     return Bundle(screen)
 
 
