@@ -59,7 +59,8 @@ class PackedModel:
     bias: FloatArray  # (V,)
     screened: bool  # whether a bound rules out most logits, or all are computed
     screens: list[Bundle] = field(default_factory=list)  # of Screen; the last is used
-    seen: list[FloatArray] = field(default_factory=list)  # hidden states, to make a better one
+    # Hidden states to learn from, each part with how many there are up to its end.
+    seen: list[tuple[int, FloatArray]] = field(default_factory=list)
     learning: list[None] = field(default_factory=lambda: [None])  # empty when that is done
     panels: list[tuple[FloatArray, FloatArray, float]] = field(default_factory=list)  # likewise
     idle: list[Workspace] = field(default_factory=list)
@@ -297,8 +298,10 @@ def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Bundle:
         plan = screening.first_plan(states, packed.bias.size, coding)
         packed.screens.append(screening.build_screen(plan, decoder, packed.bias))
     if packed.learning:
-        packed.seen.append(states[: -(-rows // LEARN_PART)].copy())
-        if sum(len(part) for part in packed.seen) >= LEARN_FROM:
+        part = states[: -(-rows // LEARN_PART)].copy()
+        count = sum(before for before, _ in packed.seen[-1:]) + len(part)
+        packed.seen.append((count, part))
+        if count >= LEARN_FROM:
             _learn(packed, decoder)
     return packed.screens[-1]
 
@@ -309,7 +312,7 @@ def _learn(packed: PackedModel, decoder: FloatArray) -> None:
         packed.learning.pop()
     except IndexError:
         return
-    seen = np.concatenate(packed.seen)
+    seen = np.concatenate([states for _, states in packed.seen])
     packed.seen.clear()
     coding = screening.coding_here(decoder.shape[1])
     plan = screening.learned_plan(seen, decoder, packed.bias, coding)
