@@ -278,6 +278,9 @@ addEventListener("load", () => {
   const one = document.querySelector(".token[data-at]");
   if (one) {
     one.focus();
+    // A window that has no focus yet is not told of the focus of what is in it.
+    one.dispatchEvent(new FocusEvent("focusin", {bubbles: true}));
+    told.focused = document.activeElement === one;
     told.caption = caption.textContent === one.dataset.says;
     told.on = [...document.querySelectorAll("li.on")].map((row) => row.dataset.at);
     told.at = one.dataset.at;
@@ -341,6 +344,7 @@ def test_an_explanation_in_a_browser(
         assert told["wide"] is False
         assert told["fetched"] == []
         assert told["paper"] == ("rgb(13, 17, 23)" if dark else "rgb(255, 255, 255)")
+        assert told["focused"] is True
         assert told["caption"] is True
         on = told["on"]
         assert isinstance(on, list)
