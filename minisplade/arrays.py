@@ -6,7 +6,7 @@ F  feed-forward size       V  vocabulary size: one dimension of a sparse vector 
 N  documents               P  postings or non-zero weights        Q  queries
 """
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,13 @@ SumArray: TypeAlias = NDArray[np.int32]
 
 Params: TypeAlias = dict[str, FloatArray]
 """The weights of a model by name, such as "layers.0.attention.query.weight"."""
+
+
+def aligned_zeros(size: int, kind: type[np.generic]) -> NDArray[Any]:
+    """Return zeros that start at a cache line, which vectors are loaded faster from."""
+    room = np.zeros(size * kind().itemsize + 64, dtype=np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size * kind().itemsize].view(kind)
 
 
 class PostingLists(NamedTuple):

@@ -12,7 +12,7 @@ from minisplade.arrays import FloatArray, OffsetArray
 from minisplade.kernels import head
 from minisplade.kernels.compiler import Bundle
 from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK
-from minisplade.kernels.screen import HeadScratch, code_columns, coding_of, quantise
+from minisplade.kernels.screen import WAITING, HeadScratch, code_columns, coding_of, quantise
 from minisplade.kernels.tiles import CODE_OFFSET, LANES, PANEL, ROWS, TERMS, has_vnni
 from minisplade.models.screening import (
     Plan,
@@ -80,9 +80,10 @@ class Case:
             block=np.zeros(ROW_BLOCK * PASSED_STRIDE, np.float32),
             codes=np.zeros(self.rows * columns, np.uint8),
             scales=np.zeros(self.rows, np.float32),
-            slacks=np.zeros(self.rows * 4, np.float32),
-            rests=np.zeros(self.rows * 4, np.float32),
-            hits=np.zeros(ROWS * TERMS // 8, np.uint8),
+            slacks=np.zeros(self.rows * 8, np.float32),
+            rests=np.zeros(self.rows * 8, np.float32),
+            waiting=np.zeros(WAITING, np.int64),
+            partial=np.zeros(WAITING * TERMS, np.int32),
             logits=np.zeros(ROWS * PANEL, np.float32),
             margins=np.zeros(self.rows, np.float32),
         )

@@ -17,12 +17,16 @@ from minisplade.kernels.tiles import (
     PANEL,
     ROWS,
     TERMS,
+    bound_row,
     bound_tile,
     dot,
     float_from_bits,
+    has_vnni,
     largest,
+    lowest_bit,
     multiply_tile,
     multiply_two_tiles,
+    pieces_of,
 )
 from minisplade.runtime import cpu_features
 
@@ -62,7 +66,7 @@ def run_largest(x, start, size):
 
 @kernel
 def run_bound_tile(
-    codes, size, depth, panel, first_sums, block, scales, slacks, rests, floors, hits
+    codes, size, depth, panel, first_sums, block, scales, slacks, rests, floors, waiting, sums, count
 ):
     return bound_tile(
         codes,
@@ -79,12 +83,42 @@ def run_bound_tile(
         slacks,
         rests,
         0,
-        0,
         floors,
         rests,
         ROWS,
-        hits,
+        100,
+        waiting,
+        sums,
+        count,
     )
+
+
+@kernel
+def run_bound_row(
+    codes, start, size, depth, panel, first_sums, pieces, block, scales, slacks, token, floors, sums, at
+):
+    return bound_row(
+        codes,
+        start,
+        size,
+        depth,
+        panel,
+        0,
+        first_sums,
+        pieces,
+        block,
+        scales[token],
+        slacks[token],
+        floors,
+        ROWS,
+        sums,
+        at,
+    )
+
+
+@kernel
+def run_lowest_bit(bits):
+    return lowest_bit(bits)
 
 
 @kernel
@@ -163,6 +197,7 @@ def test_bound_tile_is_whole_number_arithmetic(
     seed: int, shape: tuple[int, int, int], honest: bool
 ) -> None:
     size, block, depth = shape
+    block = size if has_vnni() else block
     rng = np.random.default_rng(seed)
     states = rng.integers(-127, 128, (ROWS, size))
     terms = rng.integers(-63, 64, (TERMS, size))
@@ -177,7 +212,7 @@ def test_bound_tile_is_whole_number_arithmetic(
     scales = np.ones(ROWS, dtype=np.float32)
     slacks = rng.choice([0, -5, 7], ROWS).astype(np.float32)
     beyond = np.concatenate([states, terms])[:, depth:].astype(np.float64)
-    rests = (np.linalg.norm(beyond, axis=1) * 1.0001).astype(np.float32)
+    rests = np.ceil(np.linalg.norm(beyond, axis=1)).astype(np.float32)
     if not honest:
         rests = rng.choice([0, 10], ROWS + TERMS).astype(np.float32)
     cuts = [*range(0, depth, block), *range(depth, size, block), size]
@@ -185,20 +220,32 @@ def test_bound_tile_is_whole_number_arithmetic(
     first_sums = (-CODE_OFFSET * np.stack(sums)).astype(np.int32).ravel()
     codes = (states + CODE_OFFSET).astype(np.uint8).ravel()
     panel = terms.reshape(TERMS, size // 4, 4).swapaxes(0, 1).astype(np.int8).ravel()
-    after_rests = np.concatenate([np.zeros(ROWS, np.float32), floors])
-    args = codes, size, depth, panel, first_sums, block, scales, slacks, rests, after_rests
-    outcomes = []
-    for run in (run_bound_tile, run_bound_tile.function):
-        hits = rng.integers(0, 256, ROWS * TERMS // 8).astype(np.uint8)  # whatever was there
-        some = run(*args, hits) != 0
-        bits = np.unpackbits(hits, bitorder="little").reshape(ROWS, TERMS).astype(bool)
-        outcomes.append(bits & some)
-    if honest:
-        expected = products > floors + slacks[:, None]
-        assert np.array_equal(outcomes[0], expected)
-        assert np.array_equal(outcomes[1], expected)
-    # Terms that AVX2 looks at in turn may stop at different depths, so there may be fewer hits.
-    assert not (outcomes[0] & ~outcomes[1]).any()
+    floors = np.concatenate([np.zeros(ROWS, np.float32), floors])
+    expected = products > floors[ROWS:] + slacks[:, None]
+    for tile, row in (
+        (run_bound_tile, run_bound_row),
+        (run_bound_tile.function, run_bound_row.function),
+    ):
+        waiting, sums = np.full(ROWS + 3, -1, np.int64), np.full((ROWS + 3, TERMS), -1, np.int32)
+        first = codes, size, depth, panel, first_sums, block, scales, slacks, rests, floors
+        count = tile(*first, waiting, sums.ravel(), 2)
+        assert np.all(waiting[:2] == -1) and np.all(sums[:2] == -1)
+        found = np.zeros((ROWS, TERMS), dtype=bool)
+        early = states[:, :depth] @ terms[:, :depth].T
+        for place in range(2, count):
+            token = int(waiting[place]) - 100
+            assert np.array_equal(sums[place], early[token])
+            rest = first_sums, pieces_of(depth, block) * TERMS, block, scales, slacks, token
+            bits = row(
+                codes, token * size, size, depth, panel, *rest, floors, sums.ravel(), place * TERMS
+            )
+            found[token] = [bits >> i & 1 for i in range(TERMS)]
+        limits = floors[ROWS:] + slacks[:, None] - rests[:ROWS, None] * rests[ROWS:]
+        may_be = ~(early <= limits.astype(np.float32))
+        assert waiting[2:count].tolist() == (100 + np.flatnonzero(may_be.any(axis=1))).tolist()
+        assert np.array_equal(found, expected & may_be.any(axis=1)[:, None])
+        if honest:
+            assert np.array_equal(found, expected)
 
 
 @needs_avx2
@@ -207,11 +254,18 @@ def test_a_bound_that_is_no_number_is_a_hit(bad: float) -> None:
     codes = np.full(ROWS * 4, CODE_OFFSET, dtype=np.uint8)
     panel, first_sums = np.zeros(4 * TERMS, np.int8), np.zeros(TERMS, np.int32)
     floors = np.full(ROWS + TERMS, bad, dtype=np.float32)
-    hits = np.zeros(ROWS * TERMS // 8, dtype=np.uint8)
+    waiting, sums = np.zeros(ROWS + 1, np.int64), np.zeros((ROWS + 1) * TERMS, np.int32)
     scales, slacks, rests = np.ones(ROWS, "f4"), np.zeros(ROWS, "f4"), np.zeros(ROWS + TERMS, "f4")
-    args = codes, 4, 4, panel, first_sums, 4, scales, slacks, rests, floors, hits
-    assert run_bound_tile(*args)
-    assert np.all(hits == 255)
+    args = codes, 4, 4, panel, first_sums, 4, scales, slacks, rests, floors, waiting, sums, 0
+    assert run_bound_tile(*args) == ROWS
+    rest = first_sums, TERMS, 4, scales, slacks, 0, floors, sums, 0
+    assert run_bound_row(codes, 0, 4, 4, panel, *rest) == 2**TERMS - 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 15, 31, 62])
+def test_lowest_bit(place: int) -> None:
+    assert run_lowest_bit(1 << place) == place
+    assert run_lowest_bit((1 << place) | (1 << 62)) == place
 
 
 def test_float_from_bits() -> None:

@@ -12,19 +12,21 @@ import numpy as np
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray
 from minisplade.kernels.compiler import kernel
-from minisplade.kernels.screen import HeadScratch, Screen, code_columns, quantise
+from minisplade.kernels.screen import WAITING, HeadScratch, Screen, code_columns, quantise
 from minisplade.kernels.tiles import (
     PANEL,
     ROWS,
     TERMS,
+    bound_row,
     bound_tile,
     dot,
+    lowest_bit,
     multiply_tile,
     round_up,
 )
 
-PANELS_AT_ONCE = 4
-"""Panels that stay in L1 while all rows pass by: 16 KB for 128 columns."""
+ROWS_AT_ONCE = 20 * ROWS
+"""Tokens whose codes stay in L1 while all panels pass by: 15 KB for 128 columns."""
 FEW = 20
 """Screening pays while less than one of so many pairs of tokens and terms survives it."""
 LOG, LOG_LOG = 1, 2
@@ -47,28 +49,27 @@ def pool_screened(
 ) -> bool:
     """Raise pooled to the largest logit of each text and term, where that is positive.
 
-    states: float32 (rows, stride); offsets: int64 (B + 1,); owners: int32 (rows,), the text of
-    each row; decoder: float32, flat (V, decoder_stride), columns padded with zeros to a multiple
+    states: float32 (rows, stride); offsets: int64 (B + 1,); owners: int32 (tokens,), the text of
+    each token; decoder: float32, flat (V, decoder_stride), columns padded with zeros to a multiple
     of LANES; bias: float32 (V,); pooled: float32 (B, V). Returns whether it went to the end:
     it stops where too much survives for this to pay, and then pool_all has to do it.
     """
     block, size = screen.coding.block, code_columns(hidden, screen.coding)
-    pieces, last_choice = size // block + 1, screen.depth_choices.size - 1
+    pieces = screen.pieces[screen.pieces.size - 1] + 1
     rows = round_up(offsets[-1], ROWS)
     quantise(states, stride, hidden, offsets[-1], rows, screen, scratch)
-    num_panels = screen.floors.size // TERMS
-    hits, order = scratch.hits, screen.order
-    survivors = 0
-    for first in range(0, num_panels, PANELS_AT_ONCE):
-        last = min(num_panels, first + PANELS_AT_ONCE)
-        for row in range(0, rows, ROWS):
-            for panel in range(first, last):
-                choice = screen.depths[panel]
-                if not bound_tile(
+    survivors, count = 0, 0
+    for first in range(0, rows, ROWS_AT_ONCE):
+        last = min(rows, first + ROWS_AT_ONCE)
+        for panel in range(screen.depths.size):
+            choice = screen.depths[panel]
+            depth = screen.depth_choices[choice]
+            for row in range(first, last, ROWS):
+                count = bound_tile(
                     scratch.codes,
                     row * size,
                     size,
-                    screen.depth_choices[choice],
+                    depth,
                     screen.panels,
                     panel * TERMS * size,
                     screen.first_sums,
@@ -79,36 +80,94 @@ def pool_screened(
                     scratch.slacks,
                     scratch.rests,
                     choice * rows + row,
-                    last_choice * rows + row,
                     screen.floors,
                     screen.rests,
                     panel * TERMS,
-                    hits,
-                ):
-                    continue
-                for byte in range(ROWS * TERMS // 8):
-                    bits = hits[byte]
-                    token = row + byte * 8 // TERMS
-                    place = panel * TERMS + byte * 8 % TERMS
-                    while bits:
-                        if bits & 1 and token < offsets[-1] and place < bias.size:
-                            survivors += 1
-                            term = order[place]
-                            logit = bias[term] + dot(
-                                states,
-                                token * stride,
-                                decoder,
-                                term * decoder_stride,
-                                decoder_stride,
-                            )
-                            if logit > pooled[owners[token], term]:
-                                pooled[owners[token], term] = logit
-                        bits >>= 1
-                        place += 1
-        # Of all pairs, not of those seen: a learned order has the likely ones first.
-        if survivors > 1000 and survivors * FEW > rows * screen.floors.size:
-            return False
+                    (panel << 32) + row,
+                    scratch.waiting,
+                    scratch.partial,
+                    count,
+                )
+            if count > WAITING - ROWS_AT_ONCE - ROWS or panel + 1 == screen.depths.size:
+                survivors += raise_pooled(
+                    states,
+                    stride,
+                    owners,
+                    decoder,
+                    decoder_stride,
+                    bias,
+                    rows,
+                    size,
+                    screen,
+                    scratch,
+                    count,
+                    pooled,
+                )
+                count = 0
+                # Of all pairs, not of those seen: a learned order has the likely ones first.
+                if survivors > 1000 and survivors * FEW > rows * screen.floors.size:
+                    return False
     return True
+
+
+def raise_pooled(
+    states: FloatArray,
+    stride: int,
+    owners: IdArray,
+    decoder: FloatArray,
+    decoder_stride: int,
+    bias: FloatArray,
+    rows: int,
+    size: int,
+    screen: Screen,
+    scratch: HeadScratch,
+    count: int,
+    pooled: FloatArray,
+) -> int:
+    """Look at the other columns for what waits, and compute the logits that may be positive.
+
+    rows: of codes; size: of their columns; count: of those that wait; other arguments as in
+    pool_screened. Returns how many logits that were.
+    """
+    last_choice = screen.depth_choices.size - 1
+    pieces = screen.pieces[last_choice] + 1
+    survivors = 0
+    for i in range(count):
+        panel, token = scratch.waiting[i] >> 32, scratch.waiting[i] & 0xFFFFFFFF
+        choice = screen.depths[panel]
+        bits = bound_row(
+            scratch.codes,
+            token * size,
+            size,
+            screen.depth_choices[choice],
+            screen.panels,
+            panel * TERMS * size,
+            screen.first_sums,
+            (panel * pieces + screen.pieces[choice]) * TERMS,
+            screen.coding.block,
+            scratch.scales[token],
+            scratch.slacks[last_choice * rows + token],
+            screen.floors,
+            panel * TERMS,
+            scratch.partial,
+            i * TERMS,
+        )
+        while bits:
+            place = panel * TERMS + lowest_bit(bits)
+            bits &= bits - 1
+            if token < owners.size:
+                survivors += 1
+                term = screen.order[place]
+                logit = bias[term] + dot(
+                    states,
+                    token * stride,
+                    decoder,
+                    term * decoder_stride,
+                    decoder_stride,
+                )
+                if logit > pooled[owners[token], term]:
+                    pooled[owners[token], term] = logit
+    return survivors
 
 
 @kernel

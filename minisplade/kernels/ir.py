@@ -1,6 +1,7 @@
 """A short vocabulary for writing kernels in LLVM's own language, where Numba's is too far away."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -89,6 +90,21 @@ class Emitter:
     def steps(self, count: Value) -> Any:
         """Open a loop as a context manager; its result's index goes from 0 to count - 1."""
         return cgutils.for_range(self.builder, count)
+
+    @contextmanager
+    def until_zero(self, variable: Value) -> Iterator[None]:
+        """Open a loop that runs while a variable, which it has to change, is not 0."""
+        builder = self.builder
+        test, body, after = (builder.append_basic_block(name) for name in ("test", "body", "after"))
+        builder.branch(test)
+        builder.position_at_end(test)
+        left = builder.load(variable)
+        more = builder.icmp_unsigned("!=", left, ir.Constant(left.type, 0))
+        builder.cbranch(more, body, after)
+        builder.position_at_end(body)
+        yield
+        builder.branch(test)
+        builder.position_at_end(after)
 
 
 def vector(element: Any, lanes: int) -> Any:

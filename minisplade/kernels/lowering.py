@@ -6,7 +6,6 @@ two matrices past it. So tiles are put together here by hand; tiles.py says what
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -170,107 +169,104 @@ def bound_tile(
     row: Value,
     slacks: Value,
     rests: Value,
-    early: Value,
-    late: Value,
+    slacks_start: Value,
     floors: Value,
     term_rests: Value,
     floors_start: Value,
-    hits: Value,
+    number: Value,
+    waiting: Value,
+    sums: Value,
+    count: Value,
 ) -> Value:
-    """Bound as many terms at once as 12 registers hold the sums of, and then the next."""
+    """Keep 12 sums in registers, and store all: it costs less than to find out which to store."""
     builder, lanes = emit.builder, register_lanes()
-    numbers, columns = vector(FLOAT32, lanes), TERMS // lanes
+    numbers, words = vector(FLOAT32, lanes), vector(INT32, lanes)
     first_code = emit.pointer(0, codes, codes_start, INT8)
-    first_hit = emit.pointer(18, hits, constant(row.type, 0), INT64)
-    for place in range(ROWS * TERMS // 64):
-        emit.store(constant(INT64, 0), first_hit, place)
-    union = emit.variable(constant(row.type, 0))
-    limits = Limits(
+    products = Products(
         emit,
-        emit.pointer(9, scales, row, FLOAT32),
-        emit.pointer(11, slacks, early, FLOAT32),
-        emit.pointer(11, slacks, late, FLOAT32),
-        emit.pointer(12, rests, early, FLOAT32),
-        emit.pointer(15, floors, floors_start, numbers),
-        emit.pointer(16, term_rests, floors_start, numbers),
+        [emit.moved(first_code, emit.product(size, token), INT32) for token in range(ROWS)],
+        emit.pointer(4, panel, panel_start, INT8),
+        emit.pointer(6, first_sums, first_sums_start, INT32),
     )
-    for column in range(0, columns, 2):
-        products = Products(
-            emit,
-            [emit.moved(first_code, emit.product(size, token), INT32) for token in range(ROWS)],
-            emit.moved(emit.pointer(4, panel, panel_start, INT8), 4 * lanes * column),
-            emit.moved(emit.pointer(6, first_sums, first_sums_start, INT32), lanes * column),
+    products.add(depth, block)
+    scale = emit.pointer(9, scales, row, FLOAT32)
+    slack = emit.pointer(11, slacks, slacks_start, FLOAT32)
+    rest = emit.pointer(12, rests, slacks_start, FLOAT32)
+    floor = emit.pointer(14, floors, floors_start, numbers)
+    term_rest = emit.pointer(15, term_rests, floors_start, numbers)
+    less = [builder.fneg(emit.load(term_rest, column)) for column in range(2)]
+    for token in range(ROWS):
+        times, plus, beyond = (
+            emit.splat(emit.load(place, token), lanes) for place in (scale, slack, rest)
         )
-        products.add(constant(size.type, 0), depth, block)
-        _, may_be = limits.exceeded(products, column, whole=False)
-        with builder.if_then(may_be):
-            products.add(depth, builder.sub(size, depth), block)
-            bits, some = limits.exceeded(products, column, whole=True)
-            with builder.if_then(some, likely=False):
-                builder.store(constant(row.type, 1), union)
-                mask = ir.IntType(lanes)
-                place = builder.bitcast(first_hit, mask.as_pointer())
-                for token in range(ROWS):
-                    for i in range(2):
-                        bit = builder.bitcast(bits[token][i], mask)
-                        emit.store(bit, place, token * columns + column + i)
-    return builder.load(union)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Pointers to what products have to exceed."""
-
-    emit: Emitter
-    scale: Value
-    early_slack: Value
-    late_slack: Value
-    rest: Value
-    floor: Value
-    term_rest: Value
-
-    def exceeded(
-        self, products: "Products", first: int, whole: bool
-    ) -> tuple[list[list[Value]], Value]:
-        """Compare two columns, from first on; returns the bits of each token, and if any is set.
-
-        whole: whether there is nothing to come that products may grow by.
-        """
-        emit, builder, lanes = self.emit, self.emit.builder, products.lanes
-        slack = self.late_slack if whole else self.early_slack
-        bits: list[list[Value]] = []
-        either = constant(vector(INT1, lanes), 0)
-        for token in range(ROWS):
-            times, plus, rest = (
-                emit.splat(emit.load(place, token), lanes)
-                for place in (self.scale, slack, self.rest)
-            )
-            bits.append([])
-            for column in range(first, first + 2):
-                limit = plus
-                if not whole:
-                    less = builder.fneg(emit.load(self.term_rest, column))
-                    limit = emit.multiply_add(rest, less, limit)
-                limit = emit.multiply_add(times, emit.load(self.floor, column), limit)
-                product = builder.sitofp(products.total(token, column - first), limit.type)
-                # Unordered: NaN, where weights are too large for a bound, is a hit.
-                bits[token].append(builder.fcmp_unordered(">", product, limit))
-                either = builder.or_(either, bits[token][-1])
+        limits = [emit.multiply_add(beyond, less[column], plus) for column in range(2)]
+        exceeded = products.exceeding(token, times, floor, limits)
+        emit.store(emit.plus(number, token), emit.pointer(18, waiting, count, INT64))
+        to = emit.pointer(19, sums, emit.product(count, TERMS), words)
+        for column in range(2):
+            emit.store(products.total(token, column), to, column)
         mask = ir.IntType(lanes)
-        none = constant(mask, 0)
-        return bits, builder.icmp_unsigned("!=", builder.bitcast(either, mask), none)
+        either = builder.bitcast(builder.or_(*exceeded), mask)
+        some = builder.icmp_unsigned("!=", either, constant(mask, 0))
+        count = builder.add(count, builder.zext(some, count.type))
+    return count
+
+
+def bound_row(
+    emit: Emitter,
+    codes: Value,
+    codes_start: Value,
+    size: Value,
+    depth: Value,
+    panel: Value,
+    panel_start: Value,
+    first_sums: Value,
+    first_sums_start: Value,
+    block: Value,
+    scale: Value,
+    slack: Value,
+    floors: Value,
+    floors_start: Value,
+    sums: Value,
+    sums_start: Value,
+) -> Value:
+    """Go on with the two sums of one token."""
+    builder, lanes = emit.builder, register_lanes()
+    numbers, words = vector(FLOAT32, lanes), vector(INT32, lanes)
+    products = Products(
+        emit,
+        [emit.pointer(0, codes, emit.plus(codes_start, depth), INT32)],
+        emit.pointer(4, panel, emit.plus(panel_start, emit.product(depth, TERMS)), INT8),
+        emit.pointer(6, first_sums, first_sums_start, INT32),
+        emit.pointer(13, sums, sums_start, words),
+    )
+    products.add(builder.sub(size, depth), block)
+    floor = emit.pointer(11, floors, floors_start, numbers)
+    plus = emit.splat(slack, lanes)
+    exceeded = products.exceeding(0, emit.splat(scale, lanes), floor, [plus, plus])
+    whole = builder.shuffle_vector(
+        *exceeded, ir.Constant(ir.VectorType(INT32, TERMS), list(range(TERMS)))
+    )
+    return builder.zext(builder.bitcast(whole, ir.IntType(TERMS)), INT64)
 
 
 class Products:
-    """The products of the codes of ROWS tokens and of two registers of terms, as they add up.
+    """The products of the codes of some tokens and of two registers of terms, as they add up.
 
     One instruction of VNNI multiplies four bytes of each lane and adds all to 32 bits. Without it
     there are two, VPMADDUBSW and an addition, to 16 bits, of which two halves are added at the end
     of a piece: still three times as fast as float32.
     """
 
-    def __init__(self, emit: Emitter, inputs: list[Value], weights: Value, starts: Value) -> None:
-        """Take pointers to the codes of each token, of the terms, and to first sums."""
+    def __init__(
+        self,
+        emit: Emitter,
+        inputs: list[Value],
+        weights: Value,
+        starts: Value,
+        before: Value | None = None,
+    ) -> None:
+        """Take pointers to the codes of tokens and terms, to first sums, and to what was added."""
         self.emit, self.inputs = emit, inputs
         self.lanes = register_lanes()
         self.bytes = vector(INT8, 4 * self.lanes)
@@ -278,32 +274,51 @@ class Products:
         self.vnni = has_vnni()
         self.weights = emit.moved(weights, 0, self.words)
         self.starts = emit.moved(starts, 0, self.words)
-        self.piece = emit.variable(constant(INT64, 0))
-        self.totals = self._zeros(self.words)
-        self.sums = self.totals if self.vnni else self._zeros(self.halves)
+        zero = [constant(self.words, 0) for _ in range(2)]
+        first = zero if before is None else [emit.load(before, column) for column in range(2)]
+        if self.vnni:
+            first = [emit.builder.add(x, emit.load(self.starts, i)) for i, x in enumerate(first)]
+        self.totals = [[emit.variable(x) for x in first] for _ in inputs]
+        halves = constant(self.halves, 0)
+        self.sums = (
+            self.totals if self.vnni else [[emit.variable(halves) for _ in first] for _ in inputs]
+        )
 
     def total(self, token: int, column: int) -> Value:
         """Return what has been added so far."""
         return self.emit.builder.load(self.totals[token][column])
 
-    def add(self, first: Value, columns: Value, block: Value) -> None:
-        """Add some columns, piece by piece."""
-        emit, builder = self.emit, self.emit.builder
-        less = builder.icmp_signed("<", columns, block)
-        in_piece = builder.select(less, columns, block)
-        steps = builder.udiv(in_piece, constant(INT64, 4))
-        none = builder.icmp_signed("==", columns, constant(INT64, 0))
-        pieces = builder.udiv(columns, builder.select(none, block, in_piece))
-        first_step = builder.udiv(first, constant(INT64, 4))
-        with emit.steps(pieces) as piece:
-            from_step = emit.plus(first_step, emit.product(piece.index, steps))
-            with emit.steps(steps) as step:
-                self._add_step(emit.plus(from_step, step.index))
-            self._end_piece()
+    def exceeding(self, token: int, scale: Value, floor: Value, limits: list[Value]) -> list[Value]:
+        """Compare what has been added with scale * floor + limit, in both columns."""
+        emit, found = self.emit, []
+        for column, plus in enumerate(limits):
+            limit = emit.multiply_add(scale, emit.load(floor, column), plus)
+            product = emit.builder.sitofp(self.total(token, column), limit.type)
+            # Unordered: NaN, where weights are too large for a bound, is a hit.
+            found.append(emit.builder.fcmp_unordered(">", product, limit))
+        return found
 
-    def _zeros(self, kind: Any) -> list[list[Value]]:
-        zero = constant(kind, 0)
-        return [[self.emit.variable(zero) for _ in range(2)] for _ in self.inputs]
+    def add(self, columns: Value, block: Value) -> None:
+        """Add some columns, from the first on: piece by piece, which is all at once with VNNI."""
+        emit, builder = self.emit, self.emit.builder
+        four = constant(INT64, 4)
+        if self.vnni:
+            with emit.steps(builder.udiv(columns, four)) as step:
+                self._add_step(step.index)
+            return
+        left = emit.variable(builder.udiv(columns, four))
+        whole = builder.udiv(block, four)
+        step, piece = (emit.variable(constant(INT64, 0)) for _ in range(2))
+        with emit.until_zero(left):
+            before = builder.load(left)
+            less = builder.icmp_signed("<", before, whole)
+            steps = builder.select(less, before, whole)
+            with emit.steps(steps) as inner:
+                self._add_step(emit.plus(builder.load(step), inner.index))
+            self._end_piece(builder.load(piece))
+            builder.store(emit.plus(builder.load(step), steps), step)
+            builder.store(emit.plus(builder.load(piece), 1), piece)
+            builder.store(builder.sub(before, steps), left)
 
     def _add_step(self, step: Value) -> None:
         """Add four columns."""
@@ -324,26 +339,26 @@ class Products:
                     new = builder.add(old, products)
                 builder.store(new, old_sum)
 
-    def _end_piece(self) -> None:
+    def _end_piece(self, piece: Value) -> None:
         """Undo CODE_OFFSET, and bring 16-bit sums into the totals."""
         emit, builder = self.emit, self.emit.builder
-        piece = builder.load(self.piece)
-        builder.store(emit.plus(piece, 1), self.piece)
         name = "avx512.pmaddw.d.512" if self.lanes == 16 else "avx2.pmadd.wd"
         for column in range(2):
             at = emit.plus(emit.product(piece, TERMS // self.lanes), column)
             start = emit.load(self.starts, at)
             for sums, totals in zip(self.sums, self.totals):
-                more = start
-                if not self.vnni:
-                    halves = builder.load(sums[column]), constant(self.halves, 1)
-                    both = emit.call(f"llvm.x86.{name}", *halves, returns=self.words)
-                    builder.store(constant(self.halves, 0), sums[column])
-                    # What has wrapped around is a multiple of 2**16 away from the true sum.
-                    up = constant(self.words, 16)
-                    more = builder.ashr(builder.shl(builder.add(both, start), up), up)
-                old = builder.load(totals[column])
-                builder.store(builder.add(old, more), totals[column])
+                halves = builder.load(sums[column]), constant(self.halves, 1)
+                both = emit.call(f"llvm.x86.{name}", *halves, returns=self.words)
+                builder.store(constant(self.halves, 0), sums[column])
+                # What has wrapped around is a multiple of 2**16 away from the true sum.
+                up = constant(self.words, 16)
+                more = builder.ashr(builder.shl(builder.add(both, start), up), up)
+                builder.store(builder.add(builder.load(totals[column]), more), totals[column])
+
+
+def lowest_bit(emit: Emitter, bits: Value) -> Value:
+    """Count the zeros below it."""
+    return emit.call("llvm.cttz.i64", bits, constant(INT1, 1), returns=INT64)
 
 
 def float_from_bits(emit: Emitter, bits: Value) -> Value:
@@ -359,5 +374,7 @@ LOWERINGS: dict[str, Callable[..., Value]] = {
     "dot": dot,
     "largest": largest,
     "bound_tile": bound_tile,
+    "bound_row": bound_row,
+    "lowest_bit": lowest_bit,
     "float_from_bits": float_from_bits,
 }

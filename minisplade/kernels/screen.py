@@ -41,7 +41,6 @@ from minisplade.kernels.tiles import (
     LANES,
     TERMS,
     float_from_bits,
-    pieces_of,
     round_up,
 )
 
@@ -49,6 +48,8 @@ STATE_LIMIT = np.float32(127)
 """The largest code of a hidden state."""
 WIDER = 1 + 2.0**-16
 NEVER = np.float32(3e38)
+WAITING = 256
+"""Room for tokens with panels of terms that have to be looked at again: 16 KB of sums or 32."""
 
 
 TURNED, LENGTH, CONSTANT = range(3)
@@ -76,9 +77,10 @@ class Screen(NamedTuple):
     first_sums: SumArray  # int32, flat (V / TERMS, blocks + 1, TERMS)
     floors: FloatArray  # float32 (V rounded up to whole panels,)
     rests: FloatArray  # float32, as floors: the length of v/t beyond depth
-    order: IdArray  # int32, as floors: the term that stands there
+    order: IdArray  # int32, as floors: the term that stands there, or any where floors has NEVER
     depths: IdArray  # int32 (V / TERMS,), places in depth_choices
     depth_choices: OffsetArray  # int64 (choices,), columns
+    pieces: OffsetArray  # int64 (choices,), how many pieces those columns are added in
     axes: FloatArray  # float32 panels of A, (D / PANEL, D, PANEL), flat
     shift: FloatArray  # float32, a, rounded up to whole panels
     turning: DoubleArray  # float64 (3,)
@@ -96,7 +98,8 @@ class HeadScratch(NamedTuple):
     scales: FloatArray  # float32 (rows,)
     slacks: FloatArray  # float32, flat (choices, rows), of the columns up to each depth
     rests: FloatArray  # float32, flat (choices, rows): the length of u/s beyond each depth
-    hits: ByteArray  # uint8 (ROWS * TERMS / 8,)
+    waiting: OffsetArray  # int64 (WAITING,): the panel in the upper half, the token in the lower
+    partial: SumArray  # int32 (WAITING * TERMS,), their products so far
     logits: FloatArray  # float32 (ROWS * PANEL,)
     margins: FloatArray  # float32 (rows,)
 
@@ -150,6 +153,7 @@ def pack_terms(
         place, row = first + i, rows[i]
         panel, column = place // TERMS, place % TERMS
         depth = screen.depth_choices[screen.depths[panel]]
+        early_pieces = screen.pieces[screen.depths[panel]]
         scale = 0.0
         squares[:] = 0
         for j in range(hidden):
@@ -167,7 +171,7 @@ def pack_terms(
             if j >= depth:
                 rest += exact * exact
             screen.panels[((panel * (size // 4) + j // 4) * TERMS + column) * 4 + j % 4] = code
-            piece = j // block if j < depth else pieces_of(depth, block) + (j - depth) // block
+            piece = j // block if j < depth else early_pieces + (j - depth) // block
             at = (panel * pieces + piece) * TERMS + column
             screen.first_sums[at] -= CODE_OFFSET * code
             if j + 1 == screen.depth_choices[choice]:

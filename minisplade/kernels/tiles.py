@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from minisplade.arrays import ByteArray, CodeArray, FloatArray, SumArray
+from minisplade.arrays import ByteArray, CodeArray, FloatArray, OffsetArray, SumArray
 from minisplade.runtime import cpu_features
 
 ROWS = 6
 """Tokens in a tile: with PANEL columns, 12 sums of 8 lanes fill AVX2's 16 registers but for 4."""
 PANEL = 16
 """Outputs in a tile, and in a packed panel of weights."""
-TERMS = 32
-"""Terms that are bounded at once, and whose codes are packed together."""
 LANES = 8
 """Partial sums of a dot product: part of the result's bytes, so the same on every CPU."""
 CODE_OFFSET = 128
@@ -30,6 +28,11 @@ CODE_OFFSET = 128
 def register_lanes() -> int:
     """Return how many float32 or int32 numbers a vector register has room for."""
     return 16 if {"avx512f", "avx512bw"} <= cpu_features() else 8
+
+
+TERMS = 2 * register_lanes()
+"""Terms that are bounded at once, and whose codes are packed together: ROWS tokens and two
+registers of terms are 12 sums here too."""
 
 
 def has_vnni() -> bool:
@@ -189,50 +192,93 @@ def bound_tile(
     row: int,
     slacks: FloatArray,
     rests: FloatArray,
-    early: int,
-    late: int,
+    slacks_start: int,
     floors: FloatArray,
     term_rests: FloatArray,
     floors_start: int,
-    hits: ByteArray,
+    number: int,
+    waiting: OffsetArray,
+    sums: SumArray,
+    count: int,
 ) -> int:
-    """Find the pairs of ROWS tokens and TERMS terms whose logit may be positive.
+    """Find the tokens of a tile that may have a positive logit, by the first columns of codes.
 
-    codes: uint8 (..., size), hidden states plus CODE_OFFSET; panel: int8 (size / 4, TERMS, 4);
-    scales: float32, from row on; slacks: float32, from late on; floors: float32, from floors_start
-    on. A pair is a hit unless product <= scale * floor + slack. hits: uint8 (ROWS, TERMS / 8),
-    flat, receives one bit for each pair, 8 terms a byte. Returns a number other than 0 if there is
-    any.
+    codes: uint8 (..., size), hidden states plus CODE_OFFSET, ROWS of them from codes_start on;
+    panel: int8 (size / 4, TERMS, 4), of which depth columns are looked at; scales: float32, from
+    row on; slacks and rests: float32, from slacks_start on; floors and term_rests: float32, from
+    floors_start on. A token waits unless product <= scale * floor + slack - rest * term_rest for
+    all terms.
 
-    It looks at the first depth columns, and goes on unless product <= scale * floor + slack - rest
-    * term_rest for all pairs: slacks and rests, float32, from early on, and term_rests, from
-    floors_start on, allow for what the other columns may hold.
+    The number of each such token, which is number for the first of the tile, is appended to
+    waiting, int64, and its TERMS products so far to sums, int32, which have room for ROWS more.
+    count: how many wait; returns how many do now. Nothing depends on what is found but that count,
+    so the processor has nothing to guess.
 
-    Columns are added in pieces of a block, or of what is left before and after depth if that is
-    less. first_sums: int32 (pieces, TERMS), what undoes CODE_OFFSET. Without VNNI, the true product
-    within a piece must fit 16 bits: then it does not matter that sums of some columns may wrap
-    around on the way there, because 16 bits is what they are kept in.
+    Columns are added in pieces of a block, or of what is left if that is less. first_sums: int32
+    (pieces, TERMS), what undoes CODE_OFFSET. With VNNI, one piece must do. Without it, the true
+    product within a piece must fit 16 bits: then it does not matter that sums of some columns may
+    wrap around on the way there, because 16 bits is what they are kept in.
     """
     states = codes[codes_start : codes_start + ROWS * size].reshape(ROWS, size)
-    steps = panel[panel_start : panel_start + size * TERMS].reshape(-1, TERMS, 4)
-    terms = steps.swapaxes(0, 1).reshape(TERMS, size)
-    pieces = pieces_of(depth, block) + pieces_of(size - depth, block)
-    starts = first_sums[first_sums_start:][: pieces * TERMS].reshape(pieces, TERMS)
-    products = np.zeros((ROWS, TERMS), dtype=np.int32)
-    floor = floors[floors_start : floors_start + TERMS]
-    rest = rests[early : early + ROWS, None] * term_rests[floors_start:][:TERMS]
-    stages = (0, depth, early, rest), (depth, size, late, np.float32(0))
-    for first, last, row_slacks, beyond in stages:
-        products += states[:, first:last].astype(np.int32) @ terms[:, first:last].T.astype(np.int32)
-        before = pieces_of(depth, block) if first else 0
-        products += starts[before : before + pieces_of(last - first, block)].sum(axis=0)
-        with np.errstate(over="ignore", invalid="ignore"):  # no finite bound: always a hit
-            slack = slacks[row_slacks : row_slacks + ROWS, None]
-            found = ~(products <= scales[row : row + ROWS, None] * floor + (slack - beyond))
-        if not found.any():
-            return 0
-    hits[: ROWS * TERMS // 8] = np.packbits(found, axis=1, bitorder="little").reshape(-1)
-    return 1
+    terms = slice(floors_start, floors_start + TERMS)
+    for token in range(ROWS):
+        products = _products(states[token, :depth], panel, panel_start, first_sums[first_sums_start:], block)
+        limits = scales[row + token] * floors[terms] + (
+            slacks[slacks_start + token] - rests[slacks_start + token] * term_rests[terms]
+        )
+        waiting[count] = number + token
+        sums[count * TERMS : (count + 1) * TERMS] = products
+        count += bool((~(products <= limits)).any())
+    return count
+
+
+@tile(returns="int64")
+def bound_row(
+    codes: ByteArray,
+    codes_start: int,
+    size: int,
+    depth: int,
+    panel: CodeArray,
+    panel_start: int,
+    first_sums: SumArray,
+    first_sums_start: int,
+    block: int,
+    scale: np.float32,
+    slack: np.float32,
+    floors: FloatArray,
+    floors_start: int,
+    sums: SumArray,
+    sums_start: int,
+) -> int:
+    """Find the terms whose logit at one token may be positive, from the columns that are left.
+
+    sums: int32, from sums_start on, the products of the first depth columns; first_sums: of the
+    pieces after them. Returns one bit for each term, unless product <= scale * floor + slack. Other
+    arguments as in bound_tile.
+    """
+    state = codes[codes_start + depth : codes_start + size]
+    products = sums[sums_start : sums_start + TERMS] + _products(
+        state, panel, panel_start + depth * TERMS, first_sums[first_sums_start:], block
+    )
+    limits = scale * floors[floors_start : floors_start + TERMS] + slack
+    return sum(1 << int(place) for place in np.flatnonzero(~(products <= limits)))
+
+
+def _products(
+    state: ByteArray, panel: CodeArray, start: int, first_sums: SumArray, block: int
+) -> SumArray:
+    """Multiply the codes of a token with TERMS terms, from start on in panel."""
+    pieces = pieces_of(state.size, block)
+    steps = panel[start : start + state.size * TERMS].reshape(-1, TERMS, 4)
+    terms = steps.swapaxes(0, 1).reshape(TERMS, state.size)
+    undone = first_sums[: pieces * TERMS].reshape(pieces, TERMS).sum(axis=0)
+    return terms.astype(np.int32) @ state.astype(np.int32) + undone
+
+
+@tile(returns="int64")
+def lowest_bit(bits: int) -> int:
+    """Return the place of the lowest bit that is set; bits is not 0."""
+    return (bits & -bits).bit_length() - 1
 
 
 def pieces_of(columns: int, block: int) -> int:

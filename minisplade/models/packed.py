@@ -6,6 +6,7 @@ of the logits. The bytes of a vector depend on its text alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from minisplade.arrays import FloatArray, IdArray
+from minisplade.arrays import FloatArray, IdArray, aligned_zeros
 from minisplade.kernels import head, layers
 from minisplade.kernels.attention import AttentionScratch
 from minisplade.kernels.compiler import Bundle
 from minisplade.kernels.layers import Scratch
-from minisplade.kernels.screen import HeadScratch, code_columns
+from minisplade.kernels.screen import WAITING, HeadScratch, code_columns
 from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS, panels_of, round_up
 from minisplade.models import MaskedLanguageModel, screening
 from minisplade.models.bert import BertConfig
@@ -175,7 +176,8 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> Shapes:
         "scales": ((screened * tall,), np.float32),
         "slacks": ((screened * tall * choices,), np.float32),
         "rests": ((screened * tall * choices,), np.float32),
-        "hits": ((ROWS * TERMS // 8,), np.uint8),
+        "waiting": ((WAITING,), np.int64),
+        "partial": ((WAITING * TERMS,), np.int32),
         "logits": ((ROWS * PANEL,), np.float32),
         "margins": ((tall,), np.float32),
         "pooled": ((texts, config.vocab_size), np.float32),
@@ -186,7 +188,10 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> Shapes:
 
 def _workspace(packed: PackedModel, rows: int) -> Workspace:
     shapes = _workspace_shapes(packed, rows)
-    arrays: dict[str, Any] = {n: np.zeros(shape, kind) for n, (shape, kind) in shapes.items()}
+    arrays: dict[str, Any] = {
+        name: aligned_zeros(math.prod(shape), kind).reshape(shape)
+        for name, (shape, kind) in shapes.items()
+    }
     arrays["turned"] = arrays["wide"]  # which is idle when the head's turn comes
     return Workspace(
         max_rows=rows,

@@ -10,7 +10,7 @@ systems (Moore 1981, Principal component analysis in linear systems, section IV)
 covariance of hidden states and that of the decoder's rows as its two Gramians.
 
 Order and depth. A term that the first columns often fail to rule out shares its panel with others
-of that kind, and each panel is looked at as deep as cost least for a sample of tokens.
+of that kind, and each panel is first looked at as deep as costs least for a sample of tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from minisplade.arrays import CodeArray, DoubleArray, FloatArray, IdArray, OffsetArray
+from minisplade.arrays import DoubleArray, FloatArray, IdArray, OffsetArray, aligned_zeros
 from minisplade.kernels.compiler import Bundle
 from minisplade.kernels.screen import (
     NEVER,
@@ -31,14 +31,18 @@ from minisplade.kernels.screen import (
     coding_of,
     pack_terms,
 )
-from minisplade.kernels.tiles import PANEL, ROWS, TERMS, has_vnni, panels_of, round_up
+from minisplade.kernels.tiles import PANEL, TERMS, has_vnni, panels_of, round_up
 
-SAMPLE_TILES = 80
-"""Tiles of tokens that order and depths are chosen by."""
-COMPARING = 16
-"""What comparing a tile with its bound costs, in columns."""
-SURPRISE = 60
-"""What it costs, in columns, that the processor expected to stop and goes on, or the reverse."""
+SAMPLE = 256
+"""Tokens that the order is chosen by, and as many others for depths: any order looks better than it
+is for those that it was chosen by."""
+DEPTHS = 8
+"""After how many columns the bound may stop: so many choices, evenly spread."""
+ORDERING_DEPTH = 1
+"""The depth that terms are ordered by, as a place among the choices."""
+COMPARING, WAITING, ALONE = 16, 40, 1.5
+"""What comparing a token with its bound costs, and that it waits, both in columns of a tile; and
+how much longer a column takes outside a tile."""
 TERMS_AT_ONCE = 4096
 TINY = np.float32(1e-30)
 
@@ -60,12 +64,12 @@ def depth_choices(hidden: int, coding: Coding) -> OffsetArray:
 
     A depth within a block of columns is possible only where there is no other block.
     """
-    blocks = code_columns(hidden, coding) // coding.block
+    blocks, steps = code_columns(hidden, coding) // coding.block, np.arange(1, DEPTHS + 1)
     if blocks == 1:
-        depths = [round_up(coding.block * quarter // 4, 4) for quarter in (1, 2, 3, 4)]
+        depths = np.maximum(1, (coding.block * steps // DEPTHS + 3) // 4) * 4
     else:
-        depths = [max(1, blocks * quarter // 4) * coding.block for quarter in (1, 2, 3, 4)]
-    return np.unique(np.array(depths, dtype=np.int64))
+        depths = np.maximum(1, blocks * steps // DEPTHS) * coding.block
+    return np.unique(depths.astype(np.int64))
 
 
 @functools.cache
@@ -106,18 +110,25 @@ def learned_plan(
         axes, shift = balanced_axes(states, decoder)
     except np.linalg.LinAlgError:  # numbers too large or too small, or none
         return None
-    starts = np.linspace(0, states.shape[0] - ROWS, SAMPLE_TILES).astype(np.int64)
-    sample = states[(starts[:, None] + np.arange(ROWS)).ravel()]
-    turned = sample @ axes.T + shift
-    open_after = _open_terms(turned, axes, shift, decoder, bias, coding)
-    order = np.argsort(-open_after.sum(axis=(0, 1)), kind="stable").astype(np.int32)
-    panels = np.pad(open_after[..., order], [(0, 0), (0, 0), (0, -bias.size % TERMS)])
-    goes_on = panels.reshape(choices.size - 1, SAMPLE_TILES, -1, TERMS).any(axis=3).mean(axis=1)
-    first, rest = choices[:-1, None] + COMPARING, choices[-1] - choices[:-1, None] + COMPARING
+    places = np.linspace(0, states.shape[0] - 1, 2 * SAMPLE).astype(np.int64)
+    some, others = (Sample(states[half], axes, shift, coding) for half in (places[::2], places[1::2]))
+    everything = np.arange(bias.size, dtype=np.int32)
+    depth = choices[: ORDERING_DEPTH + 1][-1:]
+    by_term = some.open_terms(decoder, bias, everything, depth, 1)
+    order = np.argsort(-by_term[0], kind="stable").astype(np.int32)
+    goes_on = others.open_terms(decoder, bias, order, choices[:-1], TERMS)
     costs = np.full((choices.size, goes_on.shape[1]), float(choices[-1] + COMPARING))
-    costs[:-1] = first + goes_on * rest + SURPRISE * np.minimum(goes_on, 1 - goes_on)
+    first, rest = choices[:-1, None] + COMPARING, choices[-1] - choices[:-1, None]
+    costs[:-1] = first + goes_on * (WAITING + ALONE * rest)
     depths = costs.argmin(axis=0).astype(np.int32)
-    return Plan(coding, axes, shift, order, depths) if depths.min() < choices.size - 1 else None
+    if depths.min() == choices.size - 1:
+        return None
+    # Panels of one depth stand together, so that the processor can expect what comes.
+    full = bias.size // TERMS
+    ranks = np.argsort(depths[:full], kind="stable")
+    order[: full * TERMS] = order[: full * TERMS].reshape(-1, TERMS)[ranks].ravel()
+    depths[:full] = depths[ranks]
+    return Plan(coding, axes, shift, order, depths)
 
 
 def balanced_axes(states: FloatArray, decoder: FloatArray) -> tuple[DoubleArray, DoubleArray]:
@@ -156,15 +167,18 @@ def build_screen(plan: Plan, decoder: FloatArray, bias: FloatArray) -> Bundle:
     exact = axes.astype(np.float64)
     turning_back = np.linalg.inv(exact)
     residue = np.linalg.norm(np.eye(hidden) - turning_back @ exact) + 1e-10
+    floors = aligned_zeros(places, np.float32)
+    floors[:] = NEVER
     screen = Screen(
         coding=plan.coding,
-        panels=_aligned_zeros(places * columns),
-        first_sums=np.zeros(places * (blocks + 1), dtype=np.int32),
-        floors=np.full(places, NEVER, dtype=np.float32),
-        rests=np.zeros(places, dtype=np.float32),
+        panels=aligned_zeros(places * columns, np.int8),
+        first_sums=aligned_zeros(places * (blocks + 1), np.int32),
+        floors=floors,
+        rests=aligned_zeros(places, np.float32),
         order=np.pad(plan.order, (0, places - num_terms)),
         depths=plan.depths,
         depth_choices=choices,
+        pieces=-(-choices // plan.coding.block),
         axes=panels_of(axes, hidden),
         shift=np.pad(shift, (0, -hidden % PANEL)),
         turning=np.array([np.linalg.norm(exact), np.linalg.norm(shift), residue]),
@@ -182,39 +196,51 @@ def build_screen(plan: Plan, decoder: FloatArray, bias: FloatArray) -> Bundle:
     return Bundle(screen)
 
 
-def _open_terms(
-    turned: DoubleArray,
-    axes: DoubleArray,
-    shift: DoubleArray,
-    decoder: FloatArray,
-    bias: FloatArray,
-    coding: Coding,
-) -> NDArray[np.bool_]:
-    """Find which terms are about to be open after each depth but the last, for tiles of tokens.
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Hidden states that tell how often a term is open: what a bound adds up is a product here.
 
-    turned: float64 (SAMPLE_TILES * ROWS, D), hidden states along the axes; returns bool
-    (choices - 1, SAMPLE_TILES, V). All that a bound adds up is one product of matrices here.
+    For rounding to codes it allows with errors as long as even ones are.
     """
-    hidden = decoder.shape[1]
-    depths = depth_choices(hidden, coding)[:-1]
-    found = np.empty((depths.size, SAMPLE_TILES, bias.size), dtype=np.bool_)
-    states, back = turned.astype(np.float32), np.linalg.inv(axes).astype(np.float32)
-    for first in range(0, bias.size, TERMS_AT_ONCE):
-        here = slice(first, first + TERMS_AT_ONCE)
-        terms = decoder[here] @ back
-        constant = bias[here] - terms @ shift.astype(np.float32)
-        step = _steps(terms, coding.largest, coding.longest)
-        state_step = _steps(states, 127, coding.longest)
-        for i, depth in enumerate(depths):
-            # What rounding to codes may add, with errors as long as even ones are, and what lies
-            # beyond depth: the product of the lengths.
-            longest_code = (_lengths(terms[:, :depth]) / step).max()
-            unsure = np.sqrt(depth / 12) * (_lengths(states[:, :depth]) + state_step * longest_code)
-            of_states = _with(states[:, :depth], 1, unsure, _lengths(states[:, depth:]))
-            of_terms = _with(terms[:, :depth], constant, step, _lengths(terms[:, depth:]))
-            bound = of_states @ of_terms.T
-            found[i, :, here] = bound.reshape(SAMPLE_TILES, ROWS, -1).max(axis=1) > 0
-    return found
+
+    states: FloatArray  # float32 (N, D)
+    axes: DoubleArray
+    shift: DoubleArray
+    coding: Coding
+
+    def open_terms(
+        self,
+        decoder: FloatArray,
+        bias: FloatArray,
+        order: IdArray,
+        depths: OffsetArray,
+        together: int,
+    ) -> NDArray[np.float32]:
+        """Return how often any of some terms that stand together are open after each depth.
+
+        order: int32 (V,); depths: int64 (P,); together: how many; returns float32 (P, panels), from
+        0 to 1.
+        """
+        states = (self.states @ self.axes.T + self.shift).astype(np.float32)
+        back = np.linalg.inv(self.axes).astype(np.float32)
+        state_step = _steps(states, 127, self.coding.longest)
+        count = round_up(order.size, together) // together
+        found = np.empty((depths.size, count), dtype=np.float32)
+        for first in range(0, order.size, TERMS_AT_ONCE):
+            here = order[first : first + TERMS_AT_ONCE]
+            terms = decoder[here] @ back
+            constant = bias[here] - terms @ self.shift.astype(np.float32)
+            step = _steps(terms, self.coding.largest, self.coding.longest)
+            for place, depth in enumerate(depths):
+                longest_code = (_lengths(terms[:, :depth]) / step).max()
+                rounded = _lengths(states[:, :depth]) + state_step * longest_code
+                unsure = np.sqrt(depth / 12) * rounded
+                of_states = _with(states[:, :depth], 1, unsure, _lengths(states[:, depth:]))
+                of_terms = _with(terms[:, :depth], constant, step, _lengths(terms[:, depth:]))
+                is_open = np.pad(of_states @ of_terms.T > 0, [(0, 0), (0, -here.size % together)])
+                often = is_open.reshape(len(states), -1, together).any(axis=2).mean(axis=0)
+                found[place, first // together :][: often.size] = often
+        return found
 
 
 def _steps(rows: FloatArray, largest: int, longest: float) -> FloatArray:
@@ -234,10 +260,3 @@ def _with(rows: FloatArray, *columns: FloatArray | float) -> FloatArray:
     for i, column in enumerate(columns, start=rows.shape[1]):
         whole[:, i] = column
     return whole
-
-
-def _aligned_zeros(size: int) -> CodeArray:
-    """Return int8 zeros that start at a cache line, which vector loads are faster from."""
-    room = np.zeros(size + 64, dtype=np.int8)
-    start = -room.ctypes.data % 64
-    return room[start : start + size]
