@@ -181,28 +181,40 @@ class QdrantEdge:
 
 
 class Seismic:
-    """Seismic, approximate: as it builds by default, and asked the fastest way to a recall of 0.99.
+    """Seismic, approximate: built for high recall, and asked the fastest way to 0.99 of it.
 
-    That is, of query_cut 6 to 100 and heap_factor 0.3 to 1, for k = 10, the books and SPLADE-v3.
+    That is, of query_cut 4 to 100 and heap_factor 0.3 to 1, for k = 10, the books and SPLADE-v3.
+    It builds for minutes; SEISMIC_INDEX may name where the index is kept for the next time.
     """
 
     module = "seismic"
-    cut, heap_factor = 8, 0.5
+    cut, heap_factor = 5, 0.7
 
     def build(self, rows: Rows, folder: str) -> dict[str, float]:
-        """Build with its defaults, on one thread."""
+        """Build with longer lists and more of each summary than by default, on one thread."""
         seismic = import_module(self.module)
         self.strings = seismic.get_seismic_string()
-        start = time.perf_counter()
-        dataset = seismic.SeismicDataset()
-        keys = [str(i) for i in range(rows["offsets"].size - 1)]
-        term_ids, offsets = rows["term_ids"].astype(np.int64), rows["offsets"].astype(np.int64)
-        dataset.add_documents_by_id(keys, term_ids, rows["weights"], offsets)
-        self.index = seismic.SeismicIndex.build_from_dataset(dataset, num_threads=1)
-        seconds = time.perf_counter() - start
-        self.index.save(os.path.join(folder, "seismic"))
-        size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-        return {"build_s": seconds, "disk_bytes": size}
+        kept = os.environ.get("SEISMIC_INDEX", os.path.join(folder, "kept"))
+        path = f"{kept}.index.seismic"
+        seconds = {}
+        if not os.path.exists(path):
+            start = time.perf_counter()
+            dataset = seismic.SeismicDataset()
+            keys = [str(i) for i in range(rows["offsets"].size - 1)]
+            term_ids, offsets = rows["term_ids"].astype(np.int64), rows["offsets"].astype(np.int64)
+            dataset.add_documents_by_id(keys, term_ids, rows["weights"], offsets)
+            index = seismic.SeismicIndex.build_from_dataset(
+                dataset,
+                n_postings=4000,
+                centroid_fraction=0.2,
+                summary_energy=0.5,
+                max_fraction=3.0,
+                num_threads=1,
+            )
+            seconds = {"build_s": time.perf_counter() - start}
+            index.save(kept)
+        self.index = seismic.SeismicIndex.load(path)
+        return {**seconds, "disk_bytes": os.path.getsize(path)}
 
     def prepare(self, rows: Rows) -> Any:
         """Name terms by strings, as it wants them."""
