@@ -31,8 +31,8 @@ LAYERS = [
     ["evaluation"],
     ["demo"],
     ["display"],
-    ["commands"],
-    ["index_commands"],
+    ["arguments", "commands"],
+    ["index_commands", "model_commands"],
     ["cli"],
     ["__init__", "__main__"],
 ]
