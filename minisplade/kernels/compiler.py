@@ -32,8 +32,14 @@ UNCOMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 """Numba's own switch: kernels then run as the Python that they are written in."""
 
 Kind = Any
-"""A number's type, an array's as (character, axes), or a named tuple's as (class, kinds)."""
+"""A number's name, an array's (character, axes), a named tuple's (class, kinds), a BundleKind."""
 
+NUMBERS: dict[type, str] = {
+    **dict.fromkeys((int, bool, np.int32, np.int64), "int64"),
+    **dict.fromkeys((float, np.float64), "float64"),
+    np.float32: "float32",
+}
+"""Kinds of numbers by their types."""
 WORDS = {"int64": "q", "float64": "d", "float32": "d"}
 """Numbers as struct packs them into the 8 bytes of a word."""
 RESULTS: dict[str, Any] = {
@@ -62,21 +68,13 @@ class Kernel:
         """Run the function, compiled if need be."""
         if UNCOMPILED:
             return self.function(*(a.value if isinstance(a, Bundle) else a for a in args))
-        words: list[Any] = []
-        kinds: list[Any] = []
-        made = []  # what has to live until machine code has run
-        for arg in args:
-            if isinstance(arg, (np.ndarray, tuple)):
-                arg = Bundle(arg)
-                made.append(arg)
-            bundled = isinstance(arg, Bundle)
-            words.append(arg.address if bundled else arg)
-            kinds.append(arg.kind if bundled else kind_of(arg))
-        key = tuple(kinds)
-        native = self.loaded.get(key)
+        # What has no table yet gets one, which lives until this returns.
+        given = [a if type(a) is Bundle or type(a) in NUMBERS else Bundle(a) for a in args]
+        kinds = tuple([a.kind if type(a) is Bundle else NUMBERS[type(a)] for a in given])
+        native = self.loaded.get(kinds)
         if native is None:
-            native = self.loaded[key] = self._load(key)
-        return native(words)
+            native = self.loaded[kinds] = self._load(kinds)
+        return native([a.address if type(a) is Bundle else a for a in given])
 
     def _load(self, kinds: tuple[Kind, ...]) -> Callable[[list[Any]], Any]:
         """Find the object file for some kinds of arguments, or make it."""
@@ -148,15 +146,13 @@ class BundleKind:
 
 
 def kind_of(arg: Any) -> Kind:
-    """Name the kind of an argument: type and number of axes, or those of a tuple's fields."""
+    """Name the kind of what a table is of: an array, a named tuple or a number in one."""
     if isinstance(arg, np.ndarray):
         assert arg.flags.c_contiguous, "kernels take contiguous arrays"
         return arg.dtype.char, arg.ndim
     if isinstance(arg, tuple):
         return type(arg), tuple(map(kind_of, arg))
-    if isinstance(arg, np.float32):
-        return "float32"
-    return "float64" if isinstance(arg, float) else "int64"
+    return NUMBERS[type(arg)]
 
 
 def _flatten(arg: Any, words: list[Any]) -> None:
