@@ -34,6 +34,10 @@ UNCOMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 Kind = Any
 """A number's name, an array's (character, axes), a named tuple's (class, kinds), a BundleKind."""
 
+Call = Callable[[], Any]
+Bind = Callable[[list[Any]], Call]
+"""What machine code becomes here: a function of its arguments that returns one of none."""
+
 NUMBERS: dict[type, str] = {
     **dict.fromkeys((int, bool, np.int32, np.int64), "int64"),
     **dict.fromkeys((float, np.float64), "float64"),
@@ -61,22 +65,26 @@ class Kernel:
     def __init__(self, function: Callable[..., Any], flags: Collection[str] = ()) -> None:
         """Take the function as it is; flags are what LLVM may assume about floats."""
         self.function, self.flags = function, tuple(sorted(flags))
-        self.loaded: dict[Any, Callable[..., Any]] = {}
+        self.loaded: dict[Any, Bind] = {}
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any) -> Any:
         """Run the function, compiled if need be."""
+        return self.bound(*args)()
+
+    def bound(self, *args: Any) -> Call:
+        """Prepare a call that is made many times with the same arguments, which it keeps."""
         if UNCOMPILED:
-            return self.function(*(a.value if isinstance(a, Bundle) else a for a in args))
-        # What has no table yet gets one, which lives until this returns.
+            values = (arg.value if type(arg) is Bundle else arg for arg in args)
+            return functools.partial(self.function, *values)
         given = [a if type(a) is Bundle or type(a) in NUMBERS else Bundle(a) for a in args]
         kinds = tuple([a.kind if type(a) is Bundle else NUMBERS[type(a)] for a in given])
-        native = self.loaded.get(kinds)
-        if native is None:
-            native = self.loaded[kinds] = self._load(kinds)
-        return native([a.address if type(a) is Bundle else a for a in given])
+        bind = self.loaded.get(kinds)
+        if bind is None:
+            bind = self.loaded[kinds] = self._load(kinds)
+        return bind(given)
 
-    def _load(self, kinds: tuple[Kind, ...]) -> Callable[[list[Any]], Any]:
+    def _load(self, kinds: tuple[Kind, ...]) -> Bind:
         """Find the object file for some kinds of arguments, or make it."""
         name = f"{self.function.__name__}-{_key(self, kinds)}.o"
         for folder in compiled_code_dirs():
@@ -278,8 +286,8 @@ def _read(path: Path) -> bytes | None:
 _engines: list[Any] = []  # machine code lives as long as the engine that loaded it
 
 
-def _link(content: bytes, kinds: tuple[Kind, ...]) -> Callable[[list[Any]], Any]:
-    """Load machine code into this process; returns a function of flattened arguments."""
+def _link(content: bytes, kinds: tuple[Kind, ...]) -> Bind:
+    """Load machine code into this process."""
     from llvmlite import binding
 
     binding.initialize_native_target()
@@ -300,13 +308,19 @@ def _link(content: bytes, kinds: tuple[Kind, ...]) -> Callable[[list[Any]], Any]
     table = struct.Struct("".join("q" if isinstance(k, BundleKind) else WORDS[k] for k in kinds))
     result_type = RESULTS[described["returns"]]
 
-    def call(words: list[Any]) -> Any:
-        result = result_type()
-        status = function(table.pack(*words), ctypes.byref(result))
-        assert status in (0, -2), f"kernel ended with status {status}"
-        return result.value
+    def bind(args: list[Any]) -> Call:
+        words = table.pack(*[arg.address if type(arg) is Bundle else arg for arg in args])
 
-    return call
+        # A default keeps the tables alive, whose addresses are all that words has of them.
+        def call(_: list[Any] = args) -> Any:
+            result = result_type()
+            status = function(words, ctypes.byref(result))
+            assert status in (0, -2), f"kernel ended with status {status}"
+            return result.value
+
+        return call
+
+    return bind
 
 
 def _key(kernel: Kernel, kinds: tuple[Kind, ...]) -> str:

@@ -224,6 +224,15 @@ def embed(
 
 
 @kernel
+def final_norm(
+    weight: FloatArray, bias: FloatArray, eps: float, tokens: Tokens, hidden: int, scratch: Scratch
+) -> None:
+    """Normalise scratch.states once more, where layers leave them as they come."""
+    rows, stride = round_up(tokens.offsets[-1], ROWS), round_up(hidden, PANEL)
+    layer_norm(scratch.states, stride, hidden, rows, weight, bias, eps)
+
+
+@kernel
 def encoder_layer(
     weights: LayerWeights,
     num_heads: int,
@@ -286,10 +295,10 @@ def encoder_layer(
 
 @kernel
 def transform(
-    weights: TransformWeights, eps: float, rows: int, hidden: int, scratch: Scratch
+    weights: TransformWeights, eps: float, tokens: Tokens, hidden: int, scratch: Scratch
 ) -> None:
     """Prepare scratch.states for the decoder, and leave that in scratch.mixed: mlm_transform."""
-    stride = round_up(hidden, PANEL)
+    rows, stride = round_up(tokens.offsets[-1], ROWS), round_up(hidden, PANEL)
     states, mixed, block = scratch.states, scratch.mixed, scratch.block
     linear(states, stride, hidden, weights.weight, weights.bias, rows, mixed, stride, False, block)
     gelu(mixed, rows * stride)

@@ -8,7 +8,7 @@ on batch, order, neighbours or number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
@@ -20,7 +20,7 @@ from minisplade.arrays import FloatArray, IdArray, OffsetArray, Params
 from minisplade.errors import InputError
 from minisplade.kernels import layers
 from minisplade.kernels.attention import EVERYTHING, QUERY_BLOCK, AttentionScratch
-from minisplade.kernels.compiler import Bundle
+from minisplade.kernels.compiler import Bundle, Call
 from minisplade.kernels.layers import (
     PASSED_STRIDE,
     ROW_BLOCK,
@@ -47,19 +47,19 @@ class Body:
     config: BertConfig
     embeddings: Bundle  # Embeddings, as in the file
     layers: tuple[Bundle, ...]  # of LayerWeights
-    final_norm: tuple[Bundle, Bundle]  # float32 (D,), or (0,) each where there is none
-    rotations: Mapping[float, tuple[Bundle, Bundle]]  # cosines and sines by their base
+    final_norm: tuple[FloatArray, FloatArray]  # (0,) each where there is none
+    rotations: Mapping[float, tuple[FloatArray, FloatArray]]  # cosines and sines by their base
     idle: list[BodySpace] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class BodySpace:
-    """The memory that one thread runs an encoder in, from tokens to scratch.states."""
+    """The memory that one thread runs an encoder in, and how it goes from tokens to states."""
 
     max_rows: int
     tokens: Bundle  # Tokens
     scratch: Bundle  # Scratch
-    attending: Bundle  # AttentionScratch
+    steps: tuple[Call, ...]  # which leave the hidden states in scratch.states, a row a token
 
 
 def can_pack(config: BertConfig) -> bool:
@@ -82,17 +82,12 @@ def pack_body(params: Params, config: BertConfig) -> Body:
             )
         ),
         layers=tuple(Bundle(_pack_layer(params, config, i)) for i in range(config.num_layers)),
-        final_norm=bundles(norm(params, "final_norm")),
+        final_norm=norm(params, "final_norm"),
         rotations={
-            base: bundles(rotation_tables(config.max_positions, size, base, config.rotary_scaling))
+            base: rotation_tables(config.max_positions, size, base, config.rotary_scaling)
             for base in set(config.rotary_bases)
         },
     )
-
-
-def bundles(pair: tuple[FloatArray, FloatArray]) -> tuple[Bundle, Bundle]:
-    """Bundle two arrays that kernels take one by one."""
-    return Bundle(pair[0]), Bundle(pair[1])
 
 
 def space_shapes(config: BertConfig, rows: int, texts: int) -> Shapes:
@@ -135,16 +130,42 @@ def bundled(kind: Any, arrays: Mapping[str, Any]) -> Bundle:
     return Bundle(kind(*(arrays[name] for name in kind._fields)))
 
 
-def make_space(rows: int, arrays: Mapping[str, Any]) -> BodySpace:
+def make_space(body: Body, rows: int, arrays: Mapping[str, Any]) -> BodySpace:
     """Put together the memory for chunks of so many tokens; arrays: those of space_shapes."""
-    kinds = Tokens, Scratch, AttentionScratch
-    return BodySpace(rows, *(bundled(kind, arrays) for kind in kinds))
+    tokens, scratch = bundled(Tokens, arrays), bundled(Scratch, arrays)
+    steps = _steps(body, tokens, scratch, bundled(AttentionScratch, arrays))
+    return BodySpace(rows, tokens, scratch, tuple(steps))
 
 
-def put_texts(
+def _steps(body: Body, tokens: Bundle, scratch: Bundle, attending: Bundle) -> Iterator[Call]:
+    """Prepare the calls that run an encoder."""
+    config, hidden, eps = body.config, body.config.hidden_size, body.config.layer_norm_eps
+    ids = config.position_offset, config.pad_token_id
+    stride = round_up(hidden, PANEL)
+    yield layers.embed.bound(tokens, body.embeddings, *ids, eps, scratch, stride)
+    for layer, weights in enumerate(body.layers):
+        start = weights, config.num_heads, eps, tokens
+        if not config.rotary_bases:
+            yield layers.encoder_layer.bound(*start, hidden, scratch, attending)
+            continue
+        window = config.windows[layer] if config.windows else None
+        yield rotary_layer.bound(
+            *start,
+            *body.rotations[config.rotary_bases[layer]],
+            EVERYTHING if window is None else window,
+            config.pre_norm,
+            hidden,
+            scratch,
+            attending,
+        )
+    if config.pre_norm:
+        yield layers.final_norm.bound(*body.final_norm, eps, tokens, hidden, scratch)
+
+
+def run_body(
     space: BodySpace, sequences: Sequence[IdArray], types: Sequence[IdArray] | None = None
 ) -> int:
-    """Write the texts of a chunk where run_body reads them; returns the number of their tokens.
+    """Leave the hidden states of a chunk in scratch.states; returns how many tokens there are.
 
     sequences, types: int32 (T,) each; no types is the first for all.
     """
@@ -158,34 +179,9 @@ def put_texts(
         np.concatenate(types, out=tokens.types[:count])
     else:
         tokens.types[:count] = 0
+    for step in space.steps:
+        step()
     return count
-
-
-def run_body(body: Body, space: BodySpace, count: int) -> None:
-    """Leave the hidden states of the chunk of so many tokens in scratch.states, a row a token."""
-    config, eps = body.config, body.config.layer_norm_eps
-    stride = round_up(config.hidden_size, PANEL)
-    tokens, scratch, attending = space.tokens, space.scratch, space.attending
-    ids = config.position_offset, config.pad_token_id
-    layers.embed(tokens, body.embeddings, *ids, eps, scratch, stride)
-    for layer, weights in enumerate(body.layers):
-        start = weights, config.num_heads, eps, tokens
-        if not config.rotary_bases:
-            layers.encoder_layer(*start, config.hidden_size, scratch, attending)
-            continue
-        window = config.windows[layer] if config.windows else None
-        rotary_layer(
-            *start,
-            *body.rotations[config.rotary_bases[layer]],
-            EVERYTHING if window is None else window,
-            config.pre_norm,
-            config.hidden_size,
-            scratch,
-            attending,
-        )
-    if config.pre_norm:
-        rows, states = round_up(count, ROWS), cast(Scratch, scratch.value).states
-        layers.layer_norm(states, stride, config.hidden_size, rows, *body.final_norm, eps)
 
 
 def encode_tokens(
@@ -243,8 +239,7 @@ def _map_states(
     chunks = cut_chunks(sequences, rows, rows)
 
     def run(chunk: slice, space: BodySpace) -> list[FloatArray]:
-        count = put_texts(space, sequences[chunk], types and types[chunk])
-        run_body(body, space, count)
+        count = run_body(space, sequences[chunk], types and types[chunk])
         states = cast(Scratch, space.scratch.value).states
         states = states[: states.size // stride * stride].reshape(-1, stride)
         offsets = cast(Tokens, space.tokens.value).offsets[: len(sequences[chunk]) + 1]
@@ -252,7 +247,7 @@ def _map_states(
         return [array.copy() for array in taken]
 
     def make() -> BodySpace:
-        return make_space(rows, make_arrays(space_shapes(config, rows, rows)))
+        return make_space(body, rows, make_arrays(space_shapes(config, rows, rows)))
 
     workers = max(1, min(num_threads, len(chunks), affordable))
     return list(chain.from_iterable(over_threads(run, chunks, body.idle, make, rows, workers)))

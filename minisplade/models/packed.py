@@ -14,7 +14,7 @@ import numpy as np
 
 from minisplade.arrays import FloatArray, IdArray
 from minisplade.kernels import head, layers
-from minisplade.kernels.compiler import Bundle
+from minisplade.kernels.compiler import Bundle, Call
 from minisplade.kernels.layers import TransformWeights
 from minisplade.kernels.screen import HeadScratch, code_columns
 from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS, panels_of, round_up
@@ -33,7 +33,6 @@ from minisplade.models.body import (
     pack_body,
     pack_linear,
     plan_rows,
-    put_texts,
     run_body,
     size_bytes,
     space_shapes,
@@ -85,6 +84,7 @@ class Workspace:
     """The memory that one thread computes a chunk in."""
 
     body: BodySpace
+    transform: Call  # from body.scratch's states to those below
     offsets: Bundle  # of body.tokens
     owners: Bundle  # likewise
     states: Bundle  # float32 (rows, D), flat, what the decoder reads
@@ -161,7 +161,7 @@ def chosen_logits(packed: PackedModel, input_ids: IdArray, term_ids: IdArray) ->
     rounding.
     """
     workspace = _workspace(packed, round_up(input_ids.size, ROWS))
-    _transform(packed, [input_ids], workspace)
+    _transform([input_ids], workspace)
     stride = round_up(packed.config.hidden_size, PANEL)
     logits = np.empty((input_ids.size, term_ids.size), dtype=np.float32)
     decoder = packed.decoder, packed.decoder_stride, packed.bias
@@ -202,8 +202,11 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> Shapes:
 def _workspace(packed: PackedModel, rows: int) -> Workspace:
     arrays = make_arrays(_workspace_shapes(packed, rows))
     arrays["turned"] = arrays["wide"]  # which is idle when the head's turn comes
+    config = packed.config
+    body, weights = make_space(packed.body, rows, arrays), (packed.transform, config.layer_norm_eps)
     return Workspace(
-        body=make_space(rows, arrays),
+        body=body,
+        transform=layers.transform.bound(*weights, body.tokens, config.hidden_size, body.scratch),
         offsets=Bundle(arrays["offsets"]),
         owners=Bundle(arrays["owners"]),
         states=Bundle(arrays["mixed"]),
@@ -223,7 +226,7 @@ def _encode_chunk(
     workspace: Workspace,
 ) -> SparseVectors:
     """Run one chunk through body, head and pooling."""
-    count = _transform(packed, sequences, workspace)
+    count = _transform(sequences, workspace)
     hidden = packed.config.hidden_size
     states = workspace.states, round_up(hidden, PANEL), hidden, workspace.offsets, workspace.owners
     decoder = packed.decoder, packed.decoder_stride, packed.bias
@@ -250,13 +253,10 @@ def _encode_chunk(
     )
 
 
-def _transform(packed: PackedModel, sequences: Sequence[IdArray], workspace: Workspace) -> int:
+def _transform(sequences: Sequence[IdArray], workspace: Workspace) -> int:
     """Leave what the decoder reads in the workspace's states; returns the number of tokens."""
-    count = put_texts(workspace.body, sequences)
-    run_body(packed.body, workspace.body, count)
-    config, scratch = packed.config, workspace.body.scratch
-    rows = round_up(count, ROWS)
-    layers.transform(packed.transform, config.layer_norm_eps, rows, config.hidden_size, scratch)
+    count = run_body(workspace.body, sequences)
+    workspace.transform()
     return count
 
 
