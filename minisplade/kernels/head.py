@@ -156,7 +156,7 @@ def pool_all(
             for place in range(ROWS * PANEL):
                 logits[place] = first_sums[first + place % PANEL]
             multiply_tile(
-                states, row * stride, stride, panels, first * hidden, hidden, logits, 0, PANEL
+                states, row * stride, stride, panels, first * hidden, hidden, logits, 0, PANEL, ROWS
             )
             for token in range(row, min(row + ROWS, offsets[-1])):
                 best = pooled[owners[token], first : first + width]

@@ -13,7 +13,7 @@ from minisplade.arrays import FloatArray, IdArray, OffsetArray
 from minisplade.functional import ERF_DENOMINATOR, ERF_NUMERATOR
 from minisplade.kernels.attention import EVERYTHING, AttentionScratch, attention
 from minisplade.kernels.compiler import kernel
-from minisplade.kernels.tiles import PANEL, ROWS, multiply, round_up
+from minisplade.kernels.tiles import PANEL, ROWS, multiply, round_up, whole_tiles
 
 ROW_BLOCK = 42 * ROWS
 INPUT_BLOCK = 512
@@ -228,7 +228,7 @@ def final_norm(
     weight: FloatArray, bias: FloatArray, eps: float, tokens: Tokens, hidden: int, scratch: Scratch
 ) -> None:
     """Normalise scratch.states once more, where layers leave them as they come."""
-    rows, stride = round_up(tokens.offsets[-1], ROWS), round_up(hidden, PANEL)
+    rows, stride = whole_tiles(tokens.offsets[-1]), round_up(hidden, PANEL)
     layer_norm(scratch.states, stride, hidden, rows, weight, bias, eps)
 
 
@@ -244,7 +244,7 @@ def encoder_layer(
 ) -> None:
     """Run one layer over scratch.states, in place: bert.encoder_layer."""
     offsets = tokens.offsets
-    rows = round_up(offsets[-1], ROWS)
+    rows = whole_tiles(offsets[-1])
     stride = round_up(hidden, PANEL)
     states, wide, mixed, block = scratch.states, scratch.wide, scratch.mixed, scratch.block
     mix = weights.mix_bias.size
@@ -298,7 +298,7 @@ def transform(
     weights: TransformWeights, eps: float, tokens: Tokens, hidden: int, scratch: Scratch
 ) -> None:
     """Prepare scratch.states for the decoder, and leave that in scratch.mixed: mlm_transform."""
-    rows, stride = round_up(tokens.offsets[-1], ROWS), round_up(hidden, PANEL)
+    rows, stride = whole_tiles(tokens.offsets[-1]), round_up(hidden, PANEL)
     states, mixed, block = scratch.states, scratch.mixed, scratch.block
     linear(states, stride, hidden, weights.weight, weights.bias, rows, mixed, stride, False, block)
     gelu(mixed, rows * stride)

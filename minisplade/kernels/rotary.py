@@ -10,7 +10,7 @@ from minisplade.arrays import FloatArray, IdArray
 from minisplade.kernels.attention import AttentionScratch, attention
 from minisplade.kernels.compiler import kernel
 from minisplade.kernels.layers import LayerWeights, Scratch, Tokens, gelu, layer_norm, linear
-from minisplade.kernels.tiles import PANEL, ROWS, round_up
+from minisplade.kernels.tiles import PANEL, round_up, whole_tiles
 
 
 @kernel
@@ -89,7 +89,7 @@ def rotary_layer(
     without weights, (0,), leaves its input as it is. Others as in rotate and attention.
     """
     offsets = tokens.offsets
-    rows, stride = round_up(offsets[-1], ROWS), round_up(hidden, PANEL)
+    rows, stride = whole_tiles(offsets[-1]), round_up(hidden, PANEL)
     states, wide, mixed, block = scratch.states, scratch.wide, scratch.mixed, scratch.block
     first_weight, first_bias = weights.attention_norm_weight, weights.attention_norm_bias
     mix, inner = weights.mix_bias.size, weights.up_bias.size // 2
