@@ -234,6 +234,19 @@ def test_take_active_empties_what_it_reads() -> None:
         assert not again.any()
 
 
+@pytest.mark.parametrize("size", [5, 64, 1000])
+def test_take_active_finds_all_wherever_they_are(size: int) -> None:
+    rng = np.random.default_rng(size)
+    for share in (0.0, 0.004, 0.5):
+        pooled = np.where(rng.random(size) < share, rng.random(size) + 0.1, 0).astype(np.float32)
+        pooled[[0, -1]] = 1
+        term_ids, weights = np.zeros(size, np.int32), np.zeros(size, np.float32)
+        expected = np.flatnonzero(pooled)
+        count = head.take_active(pooled, head.LOG, True, term_ids, weights)
+        assert term_ids[:count].tolist() == expected.tolist()
+        assert not pooled.any()
+
+
 @pytest.mark.parametrize("hidden", [4, 100, 128, 300])
 @pytest.mark.parametrize("wide", [False, True])
 def test_codes_stay_within_what_sums_hold(hidden: int, wide: bool) -> None:

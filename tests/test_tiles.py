@@ -13,9 +13,11 @@ from uncompiled import assert_passes_elsewhere, assert_passes_uncompiled
 from minisplade.kernels.compiler import kernel
 from minisplade.kernels.tiles import (
     CODE_OFFSET,
+    FEW_ROWS,
     LANES,
     PANEL,
     ROWS,
+    TALLEST,
     TERMS,
     bound_tile,
     dot,
@@ -23,6 +25,8 @@ from minisplade.kernels.tiles import (
     largest,
     multiply_tile,
     multiply_two_tiles,
+    round_up,
+    whole_tiles,
 )
 from minisplade.runtime import cpu_features
 
@@ -30,8 +34,8 @@ needs_avx2 = pytest.mark.skipif("avx2" not in cpu_features(), reason="this CPU h
 
 
 @kernel
-def run_multiply_tile(x, x_start, x_stride, panel, panel_start, size, out, out_start, out_stride):
-    multiply_tile(x, x_start, x_stride, panel, panel_start, size, out, out_start, out_stride)
+def run_multiply_tile(x, x_start, x_stride, panel, start, size, out, out_start, out_stride, rows):
+    multiply_tile(x, x_start, x_stride, panel, start, size, out, out_start, out_stride, rows)
 
 
 @kernel
@@ -46,8 +50,11 @@ def run_multiply_two_tiles(
     out,
     out_start,
     out_stride,
+    rows,
 ):
-    multiply_two_tiles(x, x_start, x_stride, panels, start, step, size, out, out_start, out_stride)
+    multiply_two_tiles(
+        x, x_start, x_stride, panels, start, step, size, out, out_start, out_stride, rows
+    )
 
 
 @kernel
@@ -93,44 +100,59 @@ def run_float_from_bits(bits):
 
 
 @pytest.mark.parametrize("size", [1, 7, 128, 300])
-def test_multiply_tile(size: int) -> None:
+@pytest.mark.parametrize("rows", range(ROWS, TALLEST + 1))
+def test_multiply_tile(size: int, rows: int) -> None:
     rng = np.random.default_rng(size)
-    x = rng.standard_normal(3 + ROWS * (size + 2), dtype=np.float32)
+    x = rng.standard_normal(3 + rows * (size + 2), dtype=np.float32)
     panel = rng.standard_normal(5 + size * PANEL, dtype=np.float32)
-    out = rng.standard_normal(2 + ROWS * 40, dtype=np.float32)
+    out = rng.standard_normal(2 + rows * 40, dtype=np.float32)
     before = out.copy()
-    run_multiply_tile(x, 3, size + 2, panel, 5, size, out, 2, 40)
-    rows = x[3:].reshape(ROWS, size + 2)[:, :size].astype(np.float64)
+    run_multiply_tile(x, 3, size + 2, panel, 5, size, out, 2, 40, rows)
+    inputs = x[3:].reshape(rows, size + 2)[:, :size].astype(np.float64)
     expected = before.astype(np.float64)
-    expected[2:].reshape(ROWS, 40)[:, :PANEL] += rows @ panel[5:].reshape(size, PANEL)
+    expected[2:].reshape(rows, 40)[:, :PANEL] += inputs @ panel[5:].reshape(size, PANEL)
     assert np.abs(out - expected).max() < 1e-6 * size + 1e-6
     touched = np.zeros(out.size, dtype=bool)
-    touched[2:].reshape(ROWS, 40)[:, :PANEL] = True
+    touched[2:].reshape(rows, 40)[:, :PANEL] = True
     assert np.array_equal(out[~touched], before[~touched])
 
 
 @pytest.mark.parametrize("size", [1, 128])
-def test_multiply_two_tiles_is_multiply_tile_twice(size: int) -> None:
+@pytest.mark.parametrize("rows", range(ROWS, TALLEST + 1))
+def test_multiply_two_tiles_is_multiply_tile_twice(size: int, rows: int) -> None:
     rng = np.random.default_rng(size)
-    x = rng.standard_normal(3 + ROWS * (size + 2), dtype=np.float32)
+    x = rng.standard_normal(3 + rows * (size + 2), dtype=np.float32)
     panels = rng.standard_normal(5 + 3 * size * PANEL, dtype=np.float32)
-    out = rng.standard_normal(2 + ROWS * 40, dtype=np.float32)
+    out = rng.standard_normal(2 + rows * 40, dtype=np.float32)
     expected = out.copy()
     step = 2 * size * PANEL
-    run_multiply_two_tiles(x, 3, size + 2, panels, 5, step, size, out, 2, 40)
+    run_multiply_two_tiles(x, 3, size + 2, panels, 5, step, size, out, 2, 40, rows)
     for panel in range(2):
         start, to = 5 + panel * step, 2 + panel * PANEL
-        run_multiply_tile(x, 3, size + 2, panels, start, size, expected, to, 40)
+        run_multiply_tile(x, 3, size + 2, panels, start, size, expected, to, 40, rows)
     assert np.array_equal(out, expected)
 
 
-def test_a_sum_does_not_depend_on_its_place_in_the_tile() -> None:
+@pytest.mark.parametrize("rows", range(ROWS, TALLEST + 1))
+def test_a_sum_does_not_depend_on_its_place_or_on_the_height_of_the_tile(rows: int) -> None:
     rng = np.random.default_rng(0)
     row = rng.standard_normal(50, dtype=np.float32)
     panel = np.repeat(rng.standard_normal(50, dtype=np.float32), PANEL)
-    out = np.zeros(ROWS * PANEL, dtype=np.float32)
-    run_multiply_tile(np.tile(row, ROWS), 0, 50, panel, 0, 50, out, 0, PANEL)
-    assert np.unique(out).size == 1
+    out, alone = np.zeros((2, rows * PANEL), dtype=np.float32)
+    run_multiply_tile(np.tile(row, rows), 0, 50, panel, 0, 50, out, 0, PANEL, rows)
+    run_multiply_tile(np.tile(row, ROWS), 0, 50, panel, 0, 50, alone, 0, PANEL, ROWS)
+    assert np.unique(out).tolist() == [alone[0]]
+
+
+def test_rows_are_whole_tiles() -> None:
+    tall = range(ROWS, TALLEST + 1)
+    made = {0}
+    for count in range(1, FEW_ROWS + 1):
+        if any(count - height in made for height in tall):
+            made.add(count)
+    for count in range(3 * FEW_ROWS):
+        rows = whole_tiles(count)
+        assert rows == min(made - set(range(count)), default=round_up(count, ROWS))
 
 
 @pytest.mark.parametrize("size", [LANES, 24, 128])

@@ -19,6 +19,7 @@ from minisplade.kernels.tiles import (
     TERMS,
     bound_tile,
     dot,
+    largest,
     multiply_tile,
     round_up,
 )
@@ -27,6 +28,8 @@ PANELS_AT_ONCE = 4
 """Panels that stay in L1 while all rows pass by: 16 KB for 128 columns."""
 FEW = 20
 """Screening pays while less than one of so many pairs of tokens and terms survives it."""
+TERMS_AT_ONCE = 4 * PANEL
+"""Terms that are looked at together for one that is active."""
 LOG, LOG_LOG = 1, 2
 """Activations: log(1 + x) of the positive part, once or twice."""
 
@@ -156,7 +159,7 @@ def pool_all(
             for place in range(ROWS * PANEL):
                 logits[place] = first_sums[first + place % PANEL]
             multiply_tile(
-                states, row * stride, stride, panels, first * hidden, hidden, logits, 0, PANEL
+                states, row * stride, stride, panels, first * hidden, hidden, logits, 0, PANEL, ROWS
             )
             for token in range(row, min(row + ROWS, offsets[-1])):
                 best = pooled[owners[token], first : first + width]
@@ -230,11 +233,16 @@ def take_active(
     room for V each.
     """
     count = 0
-    for term in range(pooled.size):
-        value = pooled[term]
-        if value > 0:
-            term_ids[count] = term
-            weights[count] = value if activated else activate(value, activation)
-            count += 1
-            pooled[term] = 0
+    for first in range(0, pooled.size, TERMS_AT_ONCE):
+        last = min(first + TERMS_AT_ONCE, pooled.size)
+        # Nearly everywhere there is nothing, which a maximum in lanes sees sooner.
+        if last - first == TERMS_AT_ONCE and not largest(pooled, first, TERMS_AT_ONCE) > 0:
+            continue
+        for term in range(first, last):
+            value = pooled[term]
+            if value > 0:
+                term_ids[count] = term
+                weights[count] = value if activated else activate(value, activation)
+                count += 1
+                pooled[term] = 0
     return count

@@ -5,7 +5,7 @@ two matrices past it. So tiles are put together here by hand; tiles.py says what
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from minisplade.kernels.ir import (
     constant,
     vector,
 )
-from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS, has_vnni, register_lanes
+from minisplade.kernels.tiles import LANES, PANEL, ROWS, TALLEST, TERMS, has_vnni, register_lanes
 
 RETURNS = {"int64": types.int64, "float32": types.float32, "none": types.void}
 
@@ -64,12 +64,14 @@ def multiply_tile(
     out: Value,
     out_start: Value,
     out_stride: Value,
+    rows: Value,
 ) -> None:
     """Add the products of one panel."""
     first_input = emit.pointer(0, x, x_start, FLOAT32)
     weights = emit.pointer(3, panel, panel_start, FLOAT32)
     first_sum = emit.pointer(6, out, out_start, FLOAT32)
-    add_products(emit, first_input, x_stride, [weights], size, first_sum, out_stride)
+    for height in each_height(emit, rows):
+        add_products(emit, first_input, x_stride, [weights], size, first_sum, out_stride, height)
 
 
 def multiply_two_tiles(
@@ -84,6 +86,7 @@ def multiply_two_tiles(
     out: Value,
     out_start: Value,
     out_stride: Value,
+    rows: Value,
 ) -> None:
     """Add the products of both panels at once where registers are wide, and else in turn."""
     first_input = emit.pointer(0, x, x_start, FLOAT32)
@@ -91,10 +94,20 @@ def multiply_two_tiles(
     first_sum = emit.pointer(7, out, out_start, FLOAT32)
     both = [weights, emit.moved(weights, panel_size)]
     if register_lanes() == PANEL:
-        add_products(emit, first_input, x_stride, both, size, first_sum, out_stride)
+        for height in each_height(emit, rows):
+            add_products(emit, first_input, x_stride, both, size, first_sum, out_stride, height)
         return
     for panel, place in zip(both, (first_sum, emit.moved(first_sum, PANEL))):
-        add_products(emit, first_input, x_stride, [panel], size, place, out_stride)
+        for height in each_height(emit, rows):
+            add_products(emit, first_input, x_stride, [panel], size, place, out_stride, height)
+
+
+def each_height(emit: Emitter, rows: Value) -> Iterator[int]:
+    """Go through the heights of a tile, in the branch where rows is that one."""
+    for height in range(ROWS, TALLEST + 1):
+        here = emit.builder.icmp_signed("==", rows, constant(rows.type, height))
+        with emit.builder.if_then(here):
+            yield height
 
 
 def add_products(
@@ -105,12 +118,13 @@ def add_products(
     size: Value,
     first_sum: Value,
     out_stride: Value,
+    rows: int,
 ) -> None:
     """Broadcast one number a row and step, and multiply it with some vectors of weights."""
     builder, lanes = emit.builder, register_lanes()
     numbers, in_panel = vector(FLOAT32, lanes), PANEL // lanes
-    inputs = [emit.moved(first_input, emit.product(x_stride, row)) for row in range(ROWS)]
-    places = [emit.moved(first_sum, emit.product(out_stride, r), numbers) for r in range(ROWS)]
+    inputs = [emit.moved(first_input, emit.product(x_stride, row)) for row in range(rows)]
+    places = [emit.moved(first_sum, emit.product(out_stride, r), numbers) for r in range(rows)]
     weights = [emit.moved(panel, 0, numbers) for panel in panels]
     zero = constant(numbers, 0.0)
     columns = range(in_panel * len(panels))
@@ -118,12 +132,12 @@ def add_products(
     with emit.steps(size) as step:
         at = emit.product(step.index, in_panel)
         taken = [emit.load(w, emit.plus(at, part)) for w in weights for part in range(in_panel)]
-        for row in range(ROWS):
+        for row in range(rows):
             value = emit.splat(emit.load(inputs[row], step.index), lanes)
             for column in columns:
                 old = builder.load(sums[row][column])
                 builder.store(emit.multiply_add(value, taken[column], old), sums[row][column])
-    for row in range(ROWS):
+    for row in range(rows):
         for column in columns:
             before = emit.load(places[row], column)
             total = builder.fadd(before, builder.load(sums[row][column]))

@@ -32,6 +32,12 @@ def register_lanes() -> int:
     return 16 if {"avx512f", "avx512bw"} <= cpu_features() else 8
 
 
+TALLEST = ROWS + (2 if register_lanes() == 16 else 0)
+"""Tokens in the tallest tile of a product: with 32 registers there is room for some more."""
+FEW_ROWS = 10 * ROWS
+"""Where there are no more, what the last tile is short of counts."""
+
+
 def has_vnni() -> bool:
     """Tell whether one instruction multiplies bytes and adds the products to 32 bits."""
     return ("avx512vnni" if register_lanes() == 16 else "avxvnni") in cpu_features()
@@ -73,16 +79,17 @@ def multiply_tile(
     out: FloatArray,
     out_start: int,
     out_stride: int,
+    rows: int,
 ) -> None:
-    """Add the product of ROWS rows and one panel to a tile of out.
+    """Add the product of some rows and one panel to a tile of out.
 
     x: float32, its rows x_stride apart; panel: float32 (size, PANEL) from panel_start on; out:
-    float32, its rows out_stride apart. Each sum starts at 0, where it loses least, runs over size
-    in order with one rounding a step, and is added to out once: so it does not depend on the tile
-    that it is computed in.
+    float32, its rows out_stride apart; rows: from ROWS to TALLEST. Each sum starts at 0, where it
+    loses least, runs over size in order with one rounding a step, and is added to out once: so it
+    does not depend on the tile that it is computed in.
     """
     weights = panel[panel_start : panel_start + size * PANEL].reshape(size, PANEL)
-    for row in range(ROWS):
+    for row in range(rows):
         inputs = x[x_start + row * x_stride :][:size]
         out[out_start + row * out_stride :][:PANEL] += inputs @ weights
 
@@ -99,6 +106,7 @@ def multiply_two_tiles(
     out: FloatArray,
     out_start: int,
     out_stride: int,
+    rows: int,
 ) -> None:
     """Do multiply_tile for two panels, panel_size apart, and columns of out side by side.
 
@@ -106,7 +114,15 @@ def multiply_two_tiles(
     """
     for panel in range(2):
         start, to = panels_start + panel * panel_size, out_start + panel * PANEL
-        multiply_tile(x, x_start, x_stride, panels, start, size, out, to, out_stride)
+        multiply_tile(x, x_start, x_stride, panels, start, size, out, to, out_stride, rows)
+
+
+def whole_tiles(count: int) -> int:
+    """Return the least number of rows, count or more, that tiles of ROWS to TALLEST make up."""
+    missed = count % ROWS
+    if count <= FEW_ROWS and missed <= (TALLEST - ROWS) * (count // ROWS):
+        return count
+    return round_up(count, ROWS)
 
 
 def multiply(
@@ -125,19 +141,22 @@ def multiply(
 ) -> None:
     """Add the product of some rows and panels to out, tile by tile.
 
-    x, out: as in multiply_tile, with a whole number of tiles of rows; panels: float32, the first
+    x, out: as in multiply_tile; rows: a number that whole_tiles returns; panels: float32, the first
     from panels_start on, the next panel_size further on; width: columns, a whole number of panels.
     """
     for column in range(0, width, 2 * PANEL):
         panel = panels_start + column // PANEL * panel_size
-        for row in range(0, rows, ROWS):
+        row = 0
+        while row < rows:
+            height = min(ROWS + (rows - row) % ROWS, TALLEST)
             at, to = x_start + row * x_stride, out_start + row * out_stride + column
             if column + PANEL < width:
                 multiply_two_tiles(
-                    x, at, x_stride, panels, panel, panel_size, size, out, to, out_stride
+                    x, at, x_stride, panels, panel, panel_size, size, out, to, out_stride, height
                 )
             else:
-                multiply_tile(x, at, x_stride, panels, panel, size, out, to, out_stride)
+                multiply_tile(x, at, x_stride, panels, panel, size, out, to, out_stride, height)
+            row += height
 
 
 def round_up(size: int, unit: int) -> int:
