@@ -1,7 +1,7 @@
-"""Analysis: text to the words that lexical retrieval counts."""
+"""Analysis: inputs to texts, and texts to the words that lexical retrieval counts."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from threading import get_ident
 from typing import Any, TypeAlias
@@ -18,6 +18,16 @@ STOP_WORDS = frozenset(
     "there these they this to was will with".split()
 )
 """The words that Lucene's EnglishAnalyzer leaves out."""
+
+
+def each_text(inputs: Iterable[str]) -> Iterator[str]:
+    """Pass on texts; raises InputError for what is none, and for what would be taken apart."""
+    if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
+        raise InputError(f"inputs are one {type(inputs).__name__}; expected an iterable of str")
+    for number, text in enumerate(inputs):
+        if not isinstance(text, str):
+            raise InputError(f"text {number} is {type(text).__name__}; expected str")
+        yield text
 
 
 def simple(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from minisplade.analysis import ANALYZERS, Analyzer
+from minisplade.analysis import ANALYZERS, Analyzer, each_text
 from minisplade.arrays import DoubleArray, IdArray
 from minisplade.errors import IndexFormatError, InputError
 from minisplade.files import read_arrays, write_arrays
@@ -119,7 +119,7 @@ class BM25:
         analyze = _analyzer(analyzer)
         frequencies: Counter[str] = Counter()
         num_docs = num_words = 0
-        for text in _strings(texts):
+        for text in each_text(texts):
             words = analyze(text)
             frequencies.update(set(words))
             num_docs += 1
@@ -151,7 +151,7 @@ class BM25:
         """Count the known words of queries; raises InputError for what is no text."""
         if isinstance(inputs, str):
             return self._counted([inputs])[0][0]
-        return self._counted(list(_strings(inputs)))[0]
+        return self._counted(list(each_text(inputs)))[0]
 
     @overload
     def encode_document(self, inputs: str) -> SparseVector: ...
@@ -165,7 +165,7 @@ class BM25:
 
     def encode_stream(self, inputs: Iterable[str]) -> Iterator[SparseVectors]:
         """Weigh any number of documents in flat memory, yielding blocks of vectors in order."""
-        texts = iter(_strings(inputs))
+        texts = each_text(inputs)
         while block := list(islice(texts, BLOCK_TEXTS)):
             yield self._weighed(block)
 
@@ -255,13 +255,3 @@ def _analyzer(chosen: str | Analyzer) -> Analyzer:
     if chosen not in ANALYZERS:
         raise InputError(f"analyzer is {chosen!r}; known: {', '.join(ANALYZERS)}, or a function")
     return ANALYZERS[chosen]
-
-
-def _strings(inputs: Iterable[str]) -> Iterator[str]:
-    """Pass on texts; raises InputError for what is none."""
-    if isinstance(inputs, str | bytes):
-        raise InputError(f"expected an iterable of str, not one {type(inputs).__name__}")
-    for number, text in enumerate(inputs):
-        if not isinstance(text, str):
-            raise InputError(f"text {number} is {type(text).__name__}; expected str")
-        yield text

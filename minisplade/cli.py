@@ -2,43 +2,26 @@
 
 import argparse
 import logging
-import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
-from minisplade import __version__, commands, index_commands
+from minisplade import __version__, commands, index_commands, model_commands
+from minisplade.arguments import (
+    INPUT_HELP,
+    MODEL_ACTIONS,
+    Parser,
+    add_command,
+    add_input_options,
+    add_model_option,
+    add_view_options,
+    named_file,
+    names,
+    positive,
+)
 from minisplade.display import drop_output, prepare_output, say
 from minisplade.errors import MiniSpladeError
-
-MODEL_ACTIONS = ("list", "pull", "inspect", "convert", "verify")
-COMMANDS = (
-    "encode",
-    "index",
-    "index add",
-    "index update",
-    "index delete",
-    "index stats",
-    "index verify",
-    "index merge",
-    "index export",
-    "index import",
-    "search",
-    "explain",
-    "trace",
-    "eval",
-    "models",
-    "demo",
-    "info",
-    "warmup",
-)
-
-INPUT_HELP = (
-    "JSON lines (.jsonl), .csv, .tsv or plain text with one document a line, each also as .gz; "
-    "- is standard input"
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,35 +59,28 @@ def _fail(message: str) -> int:
     return 1
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that takes commands of two words, and guesses what a mistyped one should be."""
-
-    def parse_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> argparse.Namespace:
-        """Parse arguments; the first two are one command where they name it together."""
-        words = list(sys.argv[1:] if args is None else args)
-        if " ".join(words[:2]) in COMMANDS:
-            words[:2] = [" ".join(words[:2])]
-        return super().parse_args(words, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        typed = re.search(r"invalid choice: '([^']*)'", message)
-        close = get_close_matches(typed[1], (*COMMANDS, *MODEL_ACTIONS), n=1) if typed else []
-        super().error(f"{message}; did you mean {close[0]!r}?" if close else message)
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Describe all commands."""
-    parser = _Parser(
+    parser = Parser(
         prog="minisplade",
         description="Learned sparse retrieval (SPLADE) without torch.",
         epilog="Start with `minisplade demo`. Each command has its own --help with examples.",
     )
     parser.add_argument("--version", action="version", version=f"minisplade {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_encoding(subparsers)
+    _add_index_commands(subparsers)
+    _add_search(subparsers)
+    _add_views(subparsers)
+    _add_evaluation(subparsers)
+    _add_models(subparsers)
+    _add_others(subparsers)
+    return parser
 
-    command = _command(
+
+def _add_encoding(subparsers: Any) -> None:
+    """Describe the commands that turn texts into vectors, or into an index file."""
+    command = add_command(
         subparsers,
         "encode",
         commands.encode,
@@ -117,11 +93,11 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("input", nargs="?", default="-", help=f"{INPUT_HELP} (default)")
     command.add_argument("-o", "--output", help="write a vectors file instead of JSON lines")
     command.add_argument("--query", action="store_true", help="encode as queries, not documents")
-    command.add_argument("--top", type=_positive, metavar="N", help="keep the N heaviest terms")
-    _add_input_options(command)
-    _add_model_option(command)
+    command.add_argument("--top", type=positive, metavar="N", help="keep the N heaviest terms")
+    add_input_options(command)
+    add_model_option(command)
 
-    command = _command(
+    command = add_command(
         subparsers,
         "index",
         commands.index,
@@ -137,168 +113,8 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--compact", action="store_true", help="search in two thirds of the memory, but slower"
     )
-    _add_input_options(command)
-    _add_model_option(command)
-
-    _add_index_commands(subparsers)
-
-    command = _command(
-        subparsers,
-        "search",
-        commands.search,
-        "search an index",
-        """\
-  minisplade search docs.minisplade "how do vaccines work"
-  minisplade search docs.minisplade -k 100 --queries questions.jsonl > hits.jsonl
-  minisplade search books whales --where '{"year":1990}'     in a folder of `index add`""",
-    )
-    command.add_argument("index", help="a file of `minisplade index` or a folder of `index add`")
-    command.add_argument("query", nargs="*", help="the question; several words need no quotes")
-    command.add_argument("--queries", metavar="FILE", help="one query a record; see `index INPUT`")
-    command.add_argument("-k", type=_positive, default=10, help="hits for each query (10)")
-    command.add_argument("--where", metavar="JSON", help="only documents with this metadata")
-    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
-    _add_input_options(command)
-    _add_model_option(command, "the one that the index was made with")
-
-    command = _command(
-        subparsers,
-        "explain",
-        commands.explain,
-        "show which words the terms of a text, or the score of a document, come from",
-        """\
-  minisplade explain "the bank raised interest rates"
-  minisplade explain --query "travel by sea" --document "a sailor crosses the ocean"
-  minisplade explain "the bank raised interest rates" --html why.html""",
-    )
-    command.add_argument("text", nargs="*", help="a text, taken as a document")
-    command.add_argument("--query", help="a query; alone, or with --document")
-    command.add_argument("--document", help="a document; with --query, its score is explained")
-    command.add_argument("--top", type=_positive, metavar="N", help="show the N heaviest terms")
-    _add_view_options(command)
-    _add_model_option(command)
-
-    command = _command(
-        subparsers,
-        "trace",
-        commands.trace,
-        "walk through all that the model computes for a text",
-        """\
-  minisplade trace "the bank raised interest rates"
-  minisplade trace "the bank raised interest rates" --terms bank,money,river
-  minisplade trace "the bank raised interest rates" --html trace.html""",
-    )
-    command.add_argument("text", nargs="*", help="a text, best a short one")
-    command.add_argument(
-        "--terms", type=_names, metavar="A,B", help="terms to follow (the 12 heaviest)"
-    )
-    _add_view_options(command)
-    _add_model_option(command)
-
-    command = _command(
-        subparsers,
-        "eval",
-        commands.evaluate,
-        "measure a model on test collections, beside BM25 and fused with it",
-        """\
-  minisplade eval splade-tiny beir/scifact
-  minisplade eval ./my-model beir/scifact beir/nfcorpus -o report     writes report/report.html
-  minisplade eval splade-tiny msmarco --split dev.small --run-file theirs=run.trec""",
-    )
-    command.add_argument("model", help="a folder, a known name or a Hub id")
-    command.add_argument(
-        "data", nargs="+", help="folders in the layout of BEIR, MS MARCO or TREC, one a collection"
-    )
-    command.add_argument(
-        "-o", "--output", metavar="FOLDER", help="write an HTML and Markdown report, and all runs"
-    )
-    command.add_argument(
-        "--systems",
-        metavar="A,B",
-        type=_systems,
-        default="bm25,splade,hybrid",
-        help="of bm25, splade, hybrid, rrf and words; the first is the baseline "
-        "(bm25,splade,hybrid)",
-    )
-    command.add_argument(
-        "--rerank", metavar="MODEL", help="a cross-encoder that judges the last system's best again"
-    )
-    command.add_argument("--split", default="test", help="which judgements to use (test)")
-    command.add_argument(
-        "--max-seq-length", metavar="N", type=_positive, help="cut documents after N tokens"
-    )
-    command.add_argument(
-        "--depth", type=_positive, default=100, help="documents of each ranking (100)"
-    )
-    command.add_argument(
-        "--run-file",
-        metavar="NAME=FILE",
-        type=_named_file,
-        action="append",
-        default=[],
-        help="measure a run in TREC's format too",
-    )
-    command.add_argument(
-        "--cache", metavar="FOLDER", help="where vectors are kept, for the next time"
-    )
-    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
-
-    command = _command(
-        subparsers,
-        "models",
-        commands.models,
-        "list known models; fetch, explain, convert or verify one",
-        """\
-  minisplade models
-  minisplade models pull splade-tiny
-  minisplade models pull owner/name            any SPLADE model on the Hugging Face Hub
-  minisplade models inspect path/to/model      what it is, what of it is used, what is not and why
-  minisplade models convert old/ new/          one safetensors folder; --float16 for half the size
-  minisplade models verify new/                its vectors, against those stored with it""",
-    )
-    command.add_argument("action", nargs="?", choices=MODEL_ACTIONS, default="list")
-    command.add_argument("name", nargs="?", help="a known name, a Hub id or a folder")
-    command.add_argument("target", nargs="?", help="the new folder, for convert")
-    command.add_argument("--float16", action="store_true", help="convert: round to half precision")
-    command.add_argument(
-        "--vectors", metavar="FILE", help="verify: JSON of texts and weights, not the model's own"
-    )
-    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
-
-    command = _command(
-        subparsers,
-        "demo",
-        commands.demo,
-        "ask the documentation of Python's standard library",
-        """\
-  minisplade demo                              builds the index once, answers a few questions
-  minisplade demo "how do I compress a file"   answers yours""",
-    )
-    command.add_argument("question", nargs="*", help="your question")
-    command.add_argument("-k", type=_positive, default=5, help="hits for each question (5)")
-    command.add_argument("--json", action="store_true", help="JSON lines instead of a table")
-
-    command = _command(
-        subparsers,
-        "info",
-        commands.info,
-        "show the CPU, the kernel path in use, threads, versions and folders",
-        """\
-  minisplade info
-  MINISPLADE_PATH=tiles minisplade info --json""",
-    )
-    command.add_argument("--json", action="store_true", help="one JSON line even on a terminal")
-
-    _command(
-        subparsers,
-        "warmup",
-        commands.warmup,
-        "compile the kernels now, so that no later call waits for it",
-        """\
-  minisplade warmup                               after installing, or while building an image
-  MINISPLADE_CACHE=/srv/cache minisplade warmup   into a folder that ships with the image""",
-    )
-    return parser
+    add_input_options(command)
+    add_model_option(command)
 
 
 def _add_index_commands(subparsers: Any) -> None:
@@ -321,13 +137,13 @@ def _add_index_commands(subparsers: Any) -> None:
   minisplade index update books table.csv --key-field sku --text-fields name,notes""",
         ),
     ):
-        command = _command(subparsers, f"index {name}", run, summary, examples)
+        command = add_command(subparsers, f"index {name}", run, summary, examples)
         command.add_argument("index", help="the folder")
         command.add_argument("input", help=INPUT_HELP)
         command.add_argument("--no-texts", action="store_true", help="do not keep texts for hits")
         command.add_argument(
             "--commit-every",
-            type=_positive,
+            type=positive,
             default=10_000,
             metavar="N",
             help="commit after so many documents, and at the end (10000)",
@@ -336,13 +152,13 @@ def _add_index_commands(subparsers: Any) -> None:
             command.add_argument(
                 "--compact", action="store_true", help="a new index searches in less memory"
             )
-        group = _add_input_options(command)
+        group = add_input_options(command)
         group.add_argument(
-            "--metadata-fields", metavar="A,B", type=_names, help="fields kept for --where"
+            "--metadata-fields", metavar="A,B", type=names, help="fields kept for --where"
         )
-        _add_model_option(command, "the one that the index was made with, else splade-tiny")
+        add_model_option(command, "the one that the index was made with, else splade-tiny")
 
-    command = _command(
+    command = add_command(
         subparsers,
         "index delete",
         index_commands.delete,
@@ -355,7 +171,7 @@ def _add_index_commands(subparsers: Any) -> None:
     command.add_argument("keys", nargs="*", help="the keys of the documents")
     command.add_argument("--where", metavar="JSON", help="all documents with this metadata")
 
-    command = _command(
+    command = add_command(
         subparsers,
         "index stats",
         index_commands.stats,
@@ -367,7 +183,7 @@ def _add_index_commands(subparsers: Any) -> None:
     command.add_argument("index", help="the folder")
     command.add_argument("--json", action="store_true", help="one JSON line even on a terminal")
 
-    command = _command(
+    command = add_command(
         subparsers,
         "index verify",
         index_commands.verify,
@@ -379,7 +195,7 @@ def _add_index_commands(subparsers: Any) -> None:
     command.add_argument("index", help="the folder")
     command.add_argument("--full", action="store_true", help="read everything")
 
-    command = _command(
+    command = add_command(
         subparsers,
         "index merge",
         index_commands.merge,
@@ -391,7 +207,7 @@ def _add_index_commands(subparsers: Any) -> None:
     command.add_argument("index", help="the folder")
     command.add_argument("--all", action="store_true", help="into a single segment")
 
-    command = _command(
+    command = add_command(
         subparsers,
         "index export",
         index_commands.export,
@@ -403,7 +219,7 @@ def _add_index_commands(subparsers: Any) -> None:
     command.add_argument("index", help="the folder")
     command.add_argument("-o", "--output", required=True, help="the file to write")
 
-    command = _command(
+    command = add_command(
         subparsers,
         "index import",
         index_commands.import_,
@@ -416,71 +232,173 @@ def _add_index_commands(subparsers: Any) -> None:
     command.add_argument("input", help="the file")
 
 
-def _command(
-    subparsers: Any, name: str, run: Callable[..., None], summary: str, examples: str
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = subparsers.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _add_search(subparsers: Any) -> None:
+    """Describe the command that searches an index."""
+    command = add_command(
+        subparsers,
+        "search",
+        commands.search,
+        "search an index",
+        """\
+  minisplade search docs.minisplade "how do vaccines work"
+  minisplade search docs.minisplade -k 100 --queries questions.jsonl > hits.jsonl
+  minisplade search books whales --where '{"year":1990}'     in a folder of `index add`""",
     )
-    command.set_defaults(run=run, parser=command)
-    command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv: all")
-    return command
+    command.add_argument("index", help="a file of `minisplade index` or a folder of `index add`")
+    command.add_argument("query", nargs="*", help="the question; several words need no quotes")
+    command.add_argument("--queries", metavar="FILE", help="one query a record; see `index INPUT`")
+    command.add_argument("-k", type=positive, default=10, help="hits for each query (10)")
+    command.add_argument("--where", metavar="JSON", help="only documents with this metadata")
+    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
+    add_input_options(command)
+    add_model_option(command, "the one that the index was made with")
 
 
-def _add_input_options(command: argparse.ArgumentParser) -> Any:
-    group = command.add_argument_group("input fields")
-    group.add_argument("--key-field", metavar="NAME", help="field with the key (_id or id)")
-    group.add_argument(
-        "--text-fields", metavar="A,B", type=_names, help="fields joined as text (title,text)"
+def _add_views(subparsers: Any) -> None:
+    """Describe the commands that show why vectors are what they are."""
+    command = add_command(
+        subparsers,
+        "explain",
+        commands.explain,
+        "show which words the terms of a text, or the score of a document, come from",
+        """\
+  minisplade explain "the bank raised interest rates"
+  minisplade explain --query "travel by sea" --document "a sailor crosses the ocean"
+  minisplade explain "the bank raised interest rates" --html why.html""",
     )
-    group.add_argument(
-        "--skip-bad", action="store_true", help="count bad lines instead of stopping"
+    command.add_argument("text", nargs="*", help="a text, taken as a document")
+    command.add_argument("--query", help="a query; alone, or with --document")
+    command.add_argument("--document", help="a document; with --query, its score is explained")
+    command.add_argument("--top", type=positive, metavar="N", help="show the N heaviest terms")
+    add_view_options(command)
+    add_model_option(command)
+
+    command = add_command(
+        subparsers,
+        "trace",
+        commands.trace,
+        "walk through all that the model computes for a text",
+        """\
+  minisplade trace "the bank raised interest rates"
+  minisplade trace "the bank raised interest rates" --terms bank,money,river
+  minisplade trace "the bank raised interest rates" --html trace.html""",
     )
-    return group
+    command.add_argument("text", nargs="*", help="a text, best a short one")
+    command.add_argument(
+        "--terms", type=names, metavar="A,B", help="terms to follow (the 12 heaviest)"
+    )
+    add_view_options(command)
+    add_model_option(command)
 
 
-def _add_view_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--html", metavar="FILE", help="write a page for the browser instead")
+def _add_evaluation(subparsers: Any) -> None:
+    """Describe the command that measures a model."""
+    command = add_command(
+        subparsers,
+        "eval",
+        commands.evaluate,
+        "measure a model on test collections, beside BM25 and fused with it",
+        """\
+  minisplade eval splade-tiny beir/scifact
+  minisplade eval ./my-model beir/scifact beir/nfcorpus -o report     writes report/report.html
+  minisplade eval splade-tiny msmarco --split dev.small --run-file theirs=run.trec""",
+    )
+    command.add_argument("model", help="a folder, a known name or a Hub id")
+    command.add_argument(
+        "data", nargs="+", help="folders in the layout of BEIR, MS MARCO or TREC, one a collection"
+    )
+    command.add_argument(
+        "-o", "--output", metavar="FOLDER", help="write an HTML and Markdown report, and all runs"
+    )
+    command.add_argument(
+        "--systems",
+        metavar="A,B",
+        type=names,
+        default="bm25,splade,hybrid",
+        help="of bm25, splade, hybrid, rrf and words; the first is the baseline "
+        "(bm25,splade,hybrid)",
+    )
+    command.add_argument(
+        "--rerank", metavar="MODEL", help="a cross-encoder that judges the last system's best again"
+    )
+    command.add_argument("--split", default="test", help="which judgements to use (test)")
+    command.add_argument(
+        "--max-seq-length", metavar="N", type=positive, help="cut documents after N tokens"
+    )
+    command.add_argument(
+        "--depth", type=positive, default=100, help="documents of each ranking (100)"
+    )
+    command.add_argument(
+        "--run-file",
+        metavar="NAME=FILE",
+        type=named_file,
+        action="append",
+        default=[],
+        help="measure a run in TREC's format too",
+    )
+    command.add_argument(
+        "--cache", metavar="FOLDER", help="where vectors are kept, for the next time"
+    )
     command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
 
 
-def _add_model_option(command: argparse.ArgumentParser, default: str = "splade-tiny") -> None:
-    command.add_argument(
-        "-m", "--model", help=f"a folder, a known name or a Hub id (default: {default})"
+def _add_models(subparsers: Any) -> None:
+    """Describe the command for models."""
+    command = add_command(
+        subparsers,
+        "models",
+        model_commands.models,
+        "list known models; fetch, explain, convert or verify one",
+        """\
+  minisplade models
+  minisplade models pull splade-tiny
+  minisplade models pull owner/name            any SPLADE model on the Hugging Face Hub
+  minisplade models inspect path/to/model      what it is, what of it is used, what is not and why
+  minisplade models convert old/ new/          one safetensors folder; --float16 for half the size
+  minisplade models verify new/                its vectors, against those stored with it""",
     )
+    command.add_argument("action", nargs="?", choices=MODEL_ACTIONS, default="list")
+    command.add_argument("name", nargs="?", help="a known name, a Hub id or a folder")
+    command.add_argument("target", nargs="?", help="the new folder, for convert")
+    command.add_argument("--float16", action="store_true", help="convert: round to half precision")
+    command.add_argument(
+        "--vectors", metavar="FILE", help="verify: JSON of texts and weights, not the model's own"
+    )
+    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if not 1 <= number < 1 << 31:
-        raise ValueError(text)
-    return number
+def _add_others(subparsers: Any) -> None:
+    """Describe the demo, and the commands for this machine."""
+    command = add_command(
+        subparsers,
+        "demo",
+        commands.demo,
+        "ask the documentation of Python's standard library",
+        """\
+  minisplade demo                              builds the index once, answers a few questions
+  minisplade demo "how do I compress a file"   answers yours""",
+    )
+    command.add_argument("question", nargs="*", help="your question")
+    command.add_argument("-k", type=positive, default=5, help="hits for each question (5)")
+    command.add_argument("--json", action="store_true", help="JSON lines instead of a table")
 
+    command = add_command(
+        subparsers,
+        "info",
+        model_commands.info,
+        "show the CPU, the kernel path in use, threads, versions and folders",
+        """\
+  minisplade info
+  MINISPLADE_PATH=tiles minisplade info --json""",
+    )
+    command.add_argument("--json", action="store_true", help="one JSON line even on a terminal")
 
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if "" in names:
-        raise ValueError(text)
-    return names
-
-
-def _systems(text: str) -> list[str]:
-    return _names(text)
-
-
-def _named_file(text: str) -> tuple[str, str]:
-    name, sign, path = text.partition("=")
-    if not (name and sign and path):
-        raise ValueError(text)
-    return name, path
-
-
-# argparse shows these names in its errors.
-_positive.__name__ = "whole number above 0"
-_names.__name__ = "list of names"
-_systems.__name__ = "list of systems"
-_named_file.__name__ = "NAME=FILE"
+    add_command(
+        subparsers,
+        "warmup",
+        model_commands.warmup,
+        "compile the kernels now, so that no later call waits for it",
+        """\
+  minisplade warmup                               after installing, or while building an image
+  MINISPLADE_CACHE=/srv/cache minisplade warmup   into a folder that ships with the image""",
+    )

@@ -5,6 +5,7 @@ of them, make any of them fail, and lose what a power cut would lose.
 """
 
 import os
+from collections.abc import Iterable
 
 
 def create(path: str) -> int:
@@ -50,14 +51,15 @@ MOST_BYTES = 1 << 26
 """Bytes of one write; systems cut longer ones off at 2 GiB anyway."""
 
 
-def write_file(path: str, content: bytes) -> None:
-    """Create a file with this content and wait until it is on the disk; raises OSError."""
+def write_file(path: str, parts: Iterable[bytes | memoryview]) -> None:
+    """Create a file of these parts and wait until it is on the disk; raises OSError."""
     handle = create(path)
     try:
-        rest = memoryview(content)
-        while rest:
-            written = write(handle, rest[:MOST_BYTES])
-            rest = rest[written:]
+        for part in parts:
+            rest = memoryview(part)
+            while rest:
+                written = write(handle, rest[:MOST_BYTES])
+                rest = rest[written:]
         sync(handle)
     finally:
         close(handle)

@@ -14,6 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from minisplade import similarity as similarities
+from minisplade.analysis import each_text
 from minisplade.arrays import FloatArray, IdArray
 from minisplade.errors import InputError
 from minisplade.explain import Explanation, MatchExplanation, find_sources, match
@@ -221,7 +222,7 @@ class SparseEncoder:
         max_seq_length: cut texts at so many tokens, in this call. task: "query" or "document",
         where the model encodes them differently; None is the model's default. Raises InputError.
         """
-        texts = [inputs] if isinstance(inputs, str) else list(_strings(inputs))
+        texts = [inputs] if isinstance(inputs, str) else list(each_text(inputs))
         prefix = self._prompt(prompt_name or self.default_prompt_name) if prompt is None else prompt
         if show_progress_bar is None:
             show_progress_bar = logger.isEnabledFor(logging.INFO)
@@ -287,7 +288,7 @@ class SparseEncoder:
         keep = self.max_active_dims if max_active_dims is None else max_active_dims
         if prompt is None:
             prompt = self.query_prompt if task == "query" else self.document_prompt
-        texts = iter(_strings(inputs))
+        texts = each_text(inputs)
         while block := list(islice(texts, BLOCK_TEXTS)):
             effort = Effort(batch_size, self.num_threads, int(self.max_memory_mb * 1e6))
             vectors = route.encode(block, prompt, length, effort)
@@ -452,13 +453,6 @@ def _with_prompt(prompt: str, options: EncodeOptions) -> EncodeOptions:
     if options.get("prompt") is None and options.get("prompt_name") is None:
         options["prompt"] = prompt
     return options
-
-
-def _strings(inputs: Iterable[str]) -> Iterable[str]:
-    """Refuse what would be taken apart by mistake."""
-    if isinstance(inputs, bytes | Mapping) or not isinstance(inputs, Iterable):
-        raise InputError(f"inputs is {type(inputs).__name__}; expected str or an iterable of str")
-    return inputs
 
 
 def _with_progress(blocks: Iterator[SparseVectors], total: int) -> Iterator[SparseVectors]:

@@ -18,21 +18,35 @@ CELL, LETTER = 20, 7.5
 SQUARE = f"h{CELL - 2}v{CELL - 2}h-{CELL - 2}z"
 LEVELS = 16
 """Strengths of colour in a heat map; cells of one strength are drawn as one path."""
-STYLE = """<style>
-text { font: 13px system-ui, sans-serif; fill: #24292f }
-.title { font-weight: 600 } .other { fill: #8c959f }
-.own { fill: #0969da } .new { fill: #bc4c00 } .faint { fill: #59636e; font-size: 12px }
-.grid { stroke: #d1d9e0 } .zero { stroke: #59636e }
-.line { fill: none; stroke-width: 1.5 } .line.own { stroke: #0969da } .line.new { stroke: #bc4c00 }
-.line.other { stroke: #8c959f }
-@media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3 } .other { fill: #656c76 }
-  .own { fill: #4493f8 } .new { fill: #f0883e } .faint { fill: #9198a1 }
-  .grid { stroke: #3d444d } .zero { stroke: #9198a1 }
-  .line.own { stroke: #4493f8 } .line.new { stroke: #f0883e }
-  .line.other { stroke: #656c76 }
+
+PALETTE = {
+    "other": ("#8c959f", "#656c76"),
+    "own": ("#0969da", "#4493f8"),
+    "new": ("#bc4c00", "#f0883e"),
+    "green": ("#1a7f37", "#3fb950"),
+    "violet": ("#8250df", "#ab7df8"),
+    "pink": ("#bf3989", "#f778ba"),
 }
-.line.own, .line.new, .line.other { fill: none }
+"""What each class of marks and lines is drawn with: on light pages, and on dark ones."""
+
+
+def _coloured(dark: bool) -> str:
+    return "\n".join(
+        f".{name} {{ fill: {pair[dark]} }} .line.{name} {{ stroke: {pair[dark]}; fill: none }}"
+        for name, pair in PALETTE.items()
+    )
+
+
+STYLE = f"""<style>
+text {{ font: 13px system-ui, sans-serif; fill: #24292f }}
+.title {{ font-weight: 600 }} .faint {{ fill: #59636e; font-size: 12px }}
+.grid {{ stroke: #d1d9e0 }} .zero {{ stroke: #59636e }} .line {{ stroke-width: 1.5 }}
+{_coloured(dark=False)}
+@media (prefers-color-scheme: dark) {{
+text {{ fill: #e6edf3 }} .faint {{ fill: #9198a1 }}
+.grid {{ stroke: #3d444d }} .zero {{ stroke: #9198a1 }}
+{_coloured(dark=True)}
+}}
 </style>"""
 
 
@@ -42,16 +56,16 @@ def bars(title: str, rows: Sequence[tuple[str, float, str, Colour]]) -> str:
     rows: label, number, the number as it should be written, and the colour.
     """
     largest = max((number for _, number, _, _ in rows), default=0) or 1
-    parts = [_title(title)]
+    parts = []
     for place, (label, number, written, colour) in enumerate(rows):
         top = 36 + place * (BAR + GAP)
         length = max(1.0, (WIDTH - LEFT - RIGHT) * number / largest)
         middle = top + BAR / 2 + 5
         parts += [
-            _text(LEFT - 8, middle, label, anchor="end"),
+            text_at(LEFT - 8, middle, label, anchor="end"),
             f'<rect class="{colour}" x="{LEFT}" y="{top}" '
             f'width="{length:.1f}" height="{BAR}" rx="3"/>',
-            _text(LEFT + length + 6, middle, written),
+            text_at(LEFT + length + 6, middle, written),
         ]
     return svg(title, WIDTH, 40 + len(rows) * (BAR + GAP), parts)
 
@@ -66,9 +80,8 @@ def heat_map(title: str, values: FloatArray, rows: Sequence[str], columns: Seque
     right = LETTER * 0.5 * len(columns[-1])
     width = max(left + CELL * len(columns) + right, 16 + LETTER * len(title))
     height = top + CELL * len(rows) + 8
-    parts = [_title(title)]
-    parts += [
-        _text(left - 6, top + CELL * (row + 0.5) + 4, label, anchor="end")
+    parts = [
+        text_at(left - 6, top + CELL * (row + 0.5) + 4, label, anchor="end")
         for row, label in enumerate(rows)
     ]
     for column, label in enumerate(columns):
@@ -105,19 +118,19 @@ def curves(
     def y_of(number: float) -> float:
         return top + height * (high - number) / ((high - low) or 1)
 
-    parts = [_title(title)]
-    for tick in _ticks(low, high):
+    parts = []
+    for tick in ticks_between(low, high):
         y = y_of(tick)
         kind = "zero" if tick == 0 else "grid"
         parts.append(
             f'<line class="{kind}" x1="{left}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
-        parts.append(_text(left - 6, y + 4, f"{tick:g}", "faint", "end"))
+        parts.append(text_at(left - 6, y + 4, f"{tick:g}", "faint", "end"))
     for place, label in enumerate(columns):
         # As many labels as there is room for, and always the last.
         if (len(columns) - 1 - place) % ceil(70 / step) == 0:
             anchor = "start" if place == 0 else "middle"
-            parts.append(_text(left + step * place, top + height + 24, label, "faint", anchor))
+            parts.append(text_at(left + step * place, top + height + 24, label, "faint", anchor))
     for _, series, colour in rows:
         points = " ".join(
             f"{left + step * place:.1f},{y_of(number):.1f}" for place, number in enumerate(series)
@@ -130,27 +143,25 @@ def curves(
         # From the end of the line to its label, which may have been moved.
         here = f'y1="{y_of(series[-1]):.1f}" y2="{y:.1f}"'
         parts.append(f'<line class="line {colour}" x1="{edge}" x2="{edge + 14}" {here}/>')
-        parts.append(_text(edge + 18, y + 4, label, colour))
+        parts.append(text_at(edge + 18, y + 4, label, colour))
     return svg(title, WIDTH, top + height + 36, parts)
 
 
 def svg(title: str, width: float, height: float, parts: Sequence[str]) -> str:
-    """Put the parts of a drawing into one picture that names itself to who cannot see it."""
+    """Put a title and the parts of a drawing into one picture, named for who cannot see it."""
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
-    return "\n".join([head, f"<title>{escape(title)}</title>", STYLE, *parts, "</svg>", ""])
+    heading = [f"<title>{escape(title)}</title>", STYLE, text_at(8, 22, title, "title")]
+    return "\n".join([head, *heading, *parts, "</svg>", ""])
 
 
-def _title(title: str) -> str:
-    return _text(8, 22, title, "title")
-
-
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "") -> str:
+def text_at(x: float, y: float, text: str, kind: str = "", anchor: str = "") -> str:
+    """Write a text into a drawing; kind: its class; anchor: start, middle or end."""
     attributes = f' class="{kind}"' * bool(kind) + f' text-anchor="{anchor}"' * bool(anchor)
     return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{escape(text)}</text>'
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks_between(low: float, high: float) -> list[float]:
     """Choose round numbers from low to high, 0 among them, eight steps at most."""
     sizes = (digit * 10.0**power for power in range(-3, 9) for digit in (1, 2, 5))
     size = next((size for size in sizes if (high - low) / size <= 8), high - low)

@@ -111,12 +111,32 @@ def write_arrays(
     metadata: Mapping[str, str],
 ) -> None:
     """Write named arrays and metadata as one safetensors file, all or nothing."""
-    from safetensors.numpy import save
-
     header = {"format": format_name, "version": str(version), **metadata}
-    content = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, header)
     with replacing(path) as file:
-        file.write(content)
+        for part in safetensors_parts(arrays, header):
+            file.write(part)
+
+
+def safetensors_parts(
+    arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
+) -> list[bytes | memoryview]:
+    """Return a safetensors file as the parts that make it: its header, and the bytes of each array.
+
+    The library would copy the arrays, which takes a large index as long as writing it does. Wide
+    numbers come first, as it puts them, so that all are aligned.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    parts: list[bytes | memoryview] = []
+    end = 0
+    for name, array in sorted(arrays.items(), key=lambda named: (-named[1].itemsize, named[0])):
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        start, end = end, end + array.nbytes
+        dtype = f"{array.dtype.kind}{8 * array.itemsize}".upper()
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [start, end]}
+        parts.append(array.reshape(-1).view(np.uint8).data)
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    return [len(head).to_bytes(8, "little") + head, *parts]
 
 
 def check_target(path: str | os.PathLike[str]) -> None:

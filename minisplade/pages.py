@@ -9,8 +9,11 @@ from typing import Any
 
 from minisplade.files import replacing
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """What browsers are told to hold a page to: nothing may be fetched."""
+
+SCRIPT_POLICY = f"{POLICY}; script-src 'unsafe-inline'"
+"""The same for a page that has a script."""
 
 
 def page(title: str, body: str, script: str = "", values: dict[str, Any] | None = None) -> str:
@@ -18,11 +21,12 @@ def page(title: str, body: str, script: str = "", values: dict[str, Any] | None 
 
     script: JavaScript that runs when all is there; it finds values as the constant `values`.
     """
+    policy = SCRIPT_POLICY if script else POLICY
     if script:
         script = f"<script>\nconst values = {_as_json(values or {})};\n{script}</script>\n"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         '<link rel="icon" href="data:,">\n'

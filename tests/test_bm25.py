@@ -131,7 +131,7 @@ def test_arguments_are_checked() -> None:
             BM25.fit(TEXTS, **arguments)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no texts to fit"):
         BM25.fit([])
-    with pytest.raises(InputError, match="not one str"):
+    with pytest.raises(InputError, match="inputs are one str"):
         BM25.fit("one text")
     with pytest.raises(InputError, match="text 1 is int"):
         BM25.fit(["a", 1])  # type: ignore[list-item]

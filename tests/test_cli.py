@@ -22,7 +22,8 @@ import pytest
 from conftest import GOLDEN
 
 from minisplade import Document, Index, SparseEncoder, SparseVectors, __version__
-from minisplade.cli import COMMANDS, main, make_parser
+from minisplade.arguments import COMMANDS
+from minisplade.cli import main, make_parser
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [

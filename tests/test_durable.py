@@ -503,7 +503,7 @@ def test_a_folder_that_cannot_be_written(index: Index, monkeypatch: pytest.Monke
 
 
 def test_ctrl_c_undoes_the_transaction(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(path: str, content: bytes) -> None:
+    def interrupt(path: str, parts: list[bytes]) -> None:
         raise KeyboardInterrupt
 
     index.delete(["one"])

@@ -92,8 +92,13 @@ def test_prompts_go_before_the_text() -> None:
 
 @pytest.mark.parametrize("wrong", [5, None, b"bytes", {"text": "a"}])
 def test_inputs_that_are_no_texts(encoder: SparseEncoder, wrong: object) -> None:
-    with pytest.raises(InputError, match="expected str or an iterable of str"):
+    with pytest.raises(InputError, match="inputs are one .*; expected an iterable of str"):
         encoder.encode(wrong)  # type: ignore[call-overload]
+
+
+def test_a_stream_is_not_one_text(encoder: SparseEncoder) -> None:
+    with pytest.raises(InputError, match="inputs are one str; expected an iterable of str"):
+        list(encoder.encode_stream("a text, not letters"))
 
 
 def test_wrong_options(encoder: SparseEncoder) -> None:

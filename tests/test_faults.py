@@ -151,9 +151,10 @@ def test_the_simulated_power_loss_finds_a_missing_sync(
 def _write_file(synced: bool) -> Any:
     from minisplade import disk
 
-    def write_file(path: str, content: bytes) -> None:
+    def write_file(path: str, parts: list[bytes]) -> None:
         handle = disk.create(path)
-        disk.write(handle, memoryview(content))
+        for part in parts:
+            disk.write(handle, memoryview(part))
         if synced:
             disk.sync(handle)
         disk.close(handle)

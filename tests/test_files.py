@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
 from minisplade.errors import CheckpointError, IndexFormatError, InputError
-from minisplade.files import check_target, map_safetensors, read_arrays, replacing, write_arrays
+from minisplade.files import (
+    check_target,
+    map_safetensors,
+    read_arrays,
+    replacing,
+    safetensors_parts,
+    write_arrays,
+)
 
 ARRAYS: dict[str, NDArray[Any]] = {
     "F32": np.array([[1.5, -2.0]], np.float32),
@@ -37,6 +44,18 @@ def test_arrays_come_back(tmp_path: Path) -> None:
         assert arrays[name].dtype == array.dtype
         np.testing.assert_array_equal(arrays[name], array)
         np.testing.assert_array_equal(independent[name], array)
+
+
+def test_files_are_those_of_the_library() -> None:
+    views = {"big-endian": np.arange(6, dtype=">i4"), "every second": np.arange(9)[::2]}
+    arrays = {**ARRAYS, **views, "read-only": np.frombuffer(b"abcd", np.uint16)}
+    whole = b"".join(safetensors_parts(arrays, {"a": "b"}))
+    native = {name: a.astype(a.dtype.newbyteorder("=")) for name, a in arrays.items()}
+    expected = save({name: np.ascontiguousarray(a) for name, a in native.items()}, {"a": "b"})
+    head = 8 + int.from_bytes(whole[:8], "little")
+    assert json.loads(whole[8:head]) == json.loads(expected[8 : -len(whole[head:])])
+    assert whole[head:] == expected[-len(whole[head:]) :]
+    assert head % 8 == 0
 
 
 def test_arrays_that_start_at_odd_addresses(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import minisplade
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minisplade"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 # Modules import only from lines above their own; files inside one folder may import each other.
 LAYERS = [
@@ -30,8 +31,8 @@ LAYERS = [
     ["evaluation"],
     ["demo"],
     ["display"],
-    ["commands"],
-    ["index_commands"],
+    ["arguments", "commands"],
+    ["index_commands", "model_commands"],
     ["cli"],
     ["__init__", "__main__"],
 ]
@@ -109,9 +110,13 @@ def test_version_is_in_the_changelog() -> None:
     assert f"## {minisplade.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_readme_python_prints_what_it_says() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```\n+(?:[^`]*?```text\n(.*?)```)?", readme, re.S)
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("durability", "quality", "search"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_in_pages_prints_what_they_say(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```\n+(?:[^`]*?```text\n(.*?)```)?", text, re.S)
     assert blocks
     for code, output in blocks:
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -119,9 +124,21 @@ def test_readme_python_prints_what_it_says() -> None:
         assert run.stdout == output
 
 
-def test_readme_names_files_that_exist() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = re.findall(r"`((?:minisplade|scripts|tests)/[\w/.]+)`", readme)
-    assert named
+def test_every_page_with_python_is_run() -> None:
+    pages = {"README.md", *(f"docs/{path.name}" for path in DOCS)}
+    with_python = {page for page in pages if "```python" in (ROOT / page).read_text("utf-8")}
+    assert with_python == {*PAGES, "docs/tour.md"}  # the tour has tests of its own
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in DOCS)])
+def test_pages_name_files_that_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:minisplade|scripts|tests)/[\w/.]+)`", text)
+    assert named or page != "README.md"
     for name in named:
         assert (ROOT / name).exists(), name
+    for name, heading in re.findall(r"\]\(([\w/.]+)(?:#([\w-]+))?\)", text):
+        target = (ROOT / page).parent / name
+        assert target.exists(), name
+        headings = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.M) if heading else []
+        assert not heading or heading in [one.lower().replace(" ", "-") for one in headings]

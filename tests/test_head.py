@@ -15,6 +15,7 @@ from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK
 from minisplade.kernels.screen import WAITING, HeadScratch, code_columns, coding_of, quantise
 from minisplade.kernels.tiles import CODE_OFFSET, LANES, PANEL, ROWS, TERMS, has_vnni
 from minisplade.models.screening import (
+    DEPTHS,
     Plan,
     build_screen,
     depth_choices,
@@ -80,10 +81,8 @@ class Case:
             block=np.zeros(ROW_BLOCK * PASSED_STRIDE, np.float32),
             codes=np.zeros(self.rows * columns, np.uint8),
             scales=np.zeros(self.rows, np.float32),
-            slacks=np.zeros(self.rows * 8, np.float32),
-            rests=np.zeros(self.rows * 8, np.float32),
+            slacks=np.zeros(self.rows * DEPTHS, np.float32),
             waiting=np.zeros(WAITING, np.int64),
-            partial=np.zeros(WAITING * TERMS, np.int32),
             logits=np.zeros(ROWS * PANEL, np.float32),
             margins=np.zeros(self.rows, np.float32),
         )
@@ -104,22 +103,22 @@ def plans(case: Case, rng: np.random.Generator, centre: FloatArray) -> Iterator[
     """Make up sensible and senseless plans; the first is that of models without experience."""
     states = case.states.reshape(case.rows, -1)[: case.count, : case.hidden]
     rows = case.decoder.reshape(case.num_terms, -1)[:, : case.hidden]
-    for wide in {False, has_vnni()}:
-        coding = coding_of(case.hidden, wide)
-        yield first_plan(centre[None], case.num_terms, coding)
-        learned = learned_plan(states, rows, case.bias, coding)
-        if learned is not None:
-            yield learned
-        panels = round_up(case.num_terms, TERMS) // TERMS
-        choices = depth_choices(case.hidden, coding).size
-        yield Plan(
-            coding=coding,
-            axes=np.linalg.qr(rng.standard_normal((case.hidden, case.hidden)))[0]
-            * rng.choice([0.3, 1, 8], case.hidden)[:, None],
-            shift=rng.standard_normal(case.hidden),
-            order=rng.permutation(case.num_terms).astype(np.int32),
-            depths=rng.integers(0, choices, panels).astype(np.int32),
-        )
+    coding = coding_here(case.hidden)
+    yield first_plan(centre[None], case.num_terms, coding)
+    learned = learned_plan(states, rows, case.bias, coding)
+    if learned is not None:
+        yield learned
+    panels = round_up(case.num_terms, TERMS) // TERMS
+    choices = depth_choices(case.hidden, coding).size
+    yield Plan(
+        coding=coding,
+        axes=np.linalg.qr(rng.standard_normal((case.hidden, case.hidden)))[0]
+        * rng.choice([0.3, 1, 8], case.hidden)[:, None],
+        shift=rng.standard_normal(case.hidden),
+        order=rng.permutation(case.num_terms).astype(np.int32),
+        depths=rng.integers(0, choices, panels).astype(np.int32),
+        beyond=rng.choice([1.0, 100.0, 1e9], choices),
+    )
 
 
 def check(case: Case, centre: FloatArray | None = None, must_finish: bool = True) -> None:
@@ -233,6 +232,19 @@ def test_take_active_empties_what_it_reads() -> None:
         assert term_ids[:count].tolist() == [1, 3, 4]
         assert weights[:count] == pytest.approx(function(pooled[[1, 3, 4]]), rel=1e-6)
         assert not again.any()
+
+
+@pytest.mark.parametrize("size", [5, 64, 1000])
+def test_take_active_finds_all_wherever_they_are(size: int) -> None:
+    rng = np.random.default_rng(size)
+    for share in (0.0, 0.004, 0.5):
+        pooled = np.where(rng.random(size) < share, rng.random(size) + 0.1, 0).astype(np.float32)
+        pooled[[0, -1]] = 1
+        term_ids, weights = np.zeros(size, np.int32), np.zeros(size, np.float32)
+        expected = np.flatnonzero(pooled)
+        count = head.take_active(pooled, head.LOG, True, term_ids, weights)
+        assert term_ids[:count].tolist() == expected.tolist()
+        assert not pooled.any()
 
 
 @pytest.mark.parametrize("hidden", [4, 100, 128, 300])

@@ -14,6 +14,7 @@ from minisplade import functional
 from minisplade.arrays import FloatArray
 from minisplade.kernels import attention, layers, rotary
 from minisplade.kernels.tiles import PANEL, ROWS, round_up
+from minisplade.models.bert import BertConfig, positions
 
 BLOCK = np.zeros(layers.ROW_BLOCK * layers.PASSED_STRIDE, dtype=np.float32)
 
@@ -113,21 +114,41 @@ def test_attention_sees_its_own_text_only(shape: Shape, window: int) -> None:
         assert np.abs(mixed[first:last] - exact[0].swapaxes(0, 1).reshape(-1, hidden)).max() < 2e-6
 
 
+def tokens_of(texts: list[list[int]], types: list[int]) -> layers.Tokens:
+    """Lay out texts, with an empty one behind them, as there is in a chunk that is not full."""
+    lengths = [len(text) for text in texts]
+    offsets = np.cumsum((0, *lengths, 0)).astype(np.int64)
+    ids = np.array([token for text in texts for token in text], np.int32)
+    unknown = np.full((2, ids.size), -1, np.int32)
+    return layers.Tokens(ids, np.array(types, np.int32), offsets, *unknown)
+
+
 def test_embed() -> None:
     rng = np.random.default_rng(3)
     word, position = rng.standard_normal((2, 9, 20), dtype=np.float32)
     token_type, (weight, bias) = rng.standard_normal((2, 2, 20), dtype=np.float32)
-    ids = np.array([4, 0, 8, 8, 1], np.int32)
-    places, types = np.array([[2, 3, 2, 3, 4], [0, 1, 0, 0, 1]], np.int32)
+    tokens = tokens_of([[4, 0], [8, 8, 1]], [0, 1, 0, 0, 1])
+    tables = layers.Embeddings(word, position, token_type, weight, bias)
     states = np.zeros((6, 32), dtype=np.float32)
-    arrays = ids, places, types, word, position, token_type, weight, bias
     nothing = np.zeros(1, dtype=np.float32)
     rest = [nothing] * (len(layers.Scratch._fields) - 1)
-    layers.embed(*arrays, 1e-12, layers.Scratch(states.reshape(-1), *rest), 32)
-    added = word[ids].astype(np.float64) + position[places] + token_type[types]
+    layers.embed(tokens, tables, 0, 0, 1e-12, layers.Scratch(states.reshape(-1), *rest), 32)
+    places = np.array([0, 1, 0, 1, 2])
+    added = word[tokens.input_ids].astype(np.float64) + position[places] + token_type[tokens.types]
     exact = functional.layer_norm(added, weight, bias, 1e-12)
     assert np.abs(states[:5, :20] - exact).max() < 3e-6
     assert math.isclose(float(np.abs(states[:, 20:]).sum()), 0)
+
+
+@pytest.mark.parametrize("offset", [0, 2])
+def test_place(offset: int) -> None:
+    texts = [[7, 1, 5, 1, 1, 6], [1], [5, 5]]
+    tokens = tokens_of(texts, [0] * 9)
+    layers.place(tokens, offset, 1)
+    config = BertConfig(9, 8, 1, 1, 8, 9, 1, 1e-12, pad_token_id=1, position_offset=offset)
+    expected = [positions(config, np.array(text, np.int32)) for text in texts]
+    assert tokens.places.tolist() == np.concatenate(expected).tolist()
+    assert tokens.owners.tolist() == [0] * 6 + [1] + [2] * 2
 
 
 @pytest.mark.parametrize(("heads", "size"), [(1, 2), (3, 6), (2, 16)])

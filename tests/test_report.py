@@ -17,12 +17,13 @@ from minisplade import SparseEncoder
 from minisplade.evaluation import Evaluation, evaluate, read_run, write_report
 from minisplade.evaluation.figures import curves, differences, grouped_bars, histogram
 from minisplade.evaluation.report import markdown_table, results, summary_table
+from minisplade.pages import POLICY
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 PROBE = """<script>addEventListener("load", () => {
-  const shown = [...document.querySelectorAll("svg.fig")].map(e => e.getBoundingClientRect());
+  const shown = [...document.querySelectorAll("svg")].map(e => e.getBoundingClientRect());
   parent.postMessage(JSON.stringify({
     width: innerWidth, scroll: document.documentElement.scrollWidth,
     background: getComputedStyle(document.body).backgroundColor,
@@ -31,8 +32,7 @@ PROBE = """<script>addEventListener("load", () => {
     right: Math.max(...shown.map(e => e.right)),
     fetched: performance.getEntriesByType("resource").map(e => e.name)}), "*");
 })</script>"""
-POLICY = """<meta http-equiv="Content-Security-Policy" \
-content="default-src 'none'; style-src 'unsafe-inline'">"""
+META = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
 # A window cannot be as narrow as a phone, but a frame can.
 FRAME = """<meta name="color-scheme" content="light dark">
 <body><script>onmessage = event => document.body.textContent = event.data</script>
@@ -110,9 +110,10 @@ class Links(HTMLParser):
         self.found: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in ("script", "link", "img", "iframe", "object", "embed", "image", "use", "base"):
+        if tag in ("script", "img", "iframe", "object", "embed", "image", "use", "base"):
             self.found.append(tag)
-        self.found += [name for name, _ in attrs if name in ("src", "href", "srcset", "style")]
+        names = [name for name, value in attrs if value != "data:,"]  # no icon is no address
+        self.found += [name for name in names if name in ("src", "href", "srcset", "style")]
 
 
 def test_nothing_is_fetched(page: Path) -> None:
@@ -120,7 +121,7 @@ def test_nothing_is_fetched(page: Path) -> None:
     links = Links()
     links.feed(text)
     assert links.found == []
-    assert POLICY in text
+    assert META in text
     assert "url(" not in text and "@import" not in text
     assert set(re.findall(r"https?://[^\"' <]*", text)) == {"http://www.w3.org/2000/svg"}
 
@@ -131,7 +132,7 @@ def test_nothing_is_fetched(page: Path) -> None:
 def test_the_page_in_a_browser(page: Path, tmp_path: Path, width: int, scheme: str) -> None:
     assert CHROMIUM is not None
     text = page.read_text(encoding="utf-8")
-    text = text.replace(POLICY, "").replace("</head>", f"{PROBE}</head>")
+    text = text.replace(META, "").replace("</head>", f"{PROBE}</head>")
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     (tmp_path / "frame.html").write_text(FRAME.format(width=width))
     run = subprocess.run(
@@ -187,8 +188,12 @@ def test_figures_count_and_stand_nothing() -> None:
     )
     # Of four values, one in the lowest range of 0 to 20 and three in the highest.
     drawn = histogram("t", {"a": [0, 20, 20, 20]}, "terms")
-    assert drawn.count("M") == 2 + drawn.count('d="M46 ')
-    assert "75%" in drawn or "80%" in drawn
+    path = re.search(r'<path class="other" d="([^"]*)"', drawn)
+    assert path
+    bars = re.findall(r"M([\d.]+) ([\d.]+)V([\d.]+)", path[1])
+    (_, floor, low), (_, _, high) = (map(float, bar) for bar in bars)
+    assert (floor - high) / (floor - low) == pytest.approx(3, abs=0.02)
+    assert "70%" in drawn and "80%" not in drawn
     for empty in (
         grouped_bars("t", {}),
         differences("t", [], "queries"),
@@ -204,5 +209,5 @@ def test_curves_go_through_their_points() -> None:
     xs = [float(circle.attrib["cx"]) for circle in circles]
     ys = [float(circle.attrib["cy"]) for circle in circles]
     assert xs[2] - xs[1] == pytest.approx(xs[1] - xs[0])
-    assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2])
+    assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2], abs=0.2)  # as they are written
     assert ys[0] > ys[2]

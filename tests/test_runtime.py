@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import GOLDEN
 
@@ -112,6 +113,19 @@ def test_machine_code_from_others_is_never_run(
 @kernel
 def twice(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     return x * 2
+
+
+@kernel
+def add_to(x, total):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    total[0] += x[0]
+    return total[0]
+
+
+def test_a_bound_call_keeps_its_arguments_and_sees_them_change() -> None:
+    total = np.zeros(1)
+    calls = [add_to.bound(np.full(1, i), total) for i in range(100)]
+    assert [call() for call in calls] == np.cumsum(range(100)).tolist()
+    assert calls[99]() == total[0] == sum(range(100)) + 99
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "nonsense"])

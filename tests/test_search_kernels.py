@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minisplade import InputError, SparseVectors
+from minisplade import SparseVectors
 from minisplade.index.postings import build_postings
 from minisplade.index.search import select_top_k
-from minisplade.kernels import building, scoring, selection
+from minisplade.kernels import scoring, selection
 
 DOCUMENTS = hnp.arrays(
     np.float32,
@@ -101,36 +101,6 @@ def test_postings_are_the_transpose(documents: np.ndarray, block_size: int) -> N
         again = build_postings(vectors, block_size=block_size).lists
     for part, other in zip(again, plain.lists, strict=True):
         assert np.array_equal(part, other)
-
-
-@pytest.mark.parametrize(
-    ("offsets", "term_ids", "weights"),
-    [
-        ([0, 1, 3], [2, 0, 4], [1, 1, 1]),
-        ([0, 0, 0], [], []),
-        ([], [], []),
-        ([1, 2], [0, 1], [1, 1]),
-        ([0, 1], [0, 1], [1, 1]),
-        ([0, 2, 1, 2], [0, 1], [1, 1]),
-        ([0, 2], [1, 1], [1, 1]),
-        ([0, 2], [1, 0], [1, 1]),
-        ([0, 2], [1, 5], [1, 1]),
-        ([0, 2], [-1, 2], [1, 1]),
-        ([0, 2], [1, 2], [1, 0]),
-        ([0, 2], [1, 2], [1, np.nan]),
-        ([0, 2], [1, 2], [1, np.inf]),
-    ],
-)
-def test_are_sound(offsets: list[int], term_ids: list[int], weights: list[float]) -> None:
-    arrays = np.array(offsets, np.int64), np.array(term_ids, np.int32), np.array(weights, "f4")
-    try:
-        SparseVectors(*arrays, 5).check()
-        expected = True
-    except InputError:
-        expected = False
-        with pytest.raises(InputError):
-            build_postings(SparseVectors(*arrays, 5))
-    assert building.are_sound(*arrays, 5) == expected
 
 
 @settings(deadline=None)

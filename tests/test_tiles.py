@@ -13,9 +13,11 @@ from uncompiled import assert_passes_elsewhere, assert_passes_uncompiled
 from minisplade.kernels.compiler import kernel
 from minisplade.kernels.tiles import (
     CODE_OFFSET,
+    FEW_ROWS,
     LANES,
     PANEL,
     ROWS,
+    TALLEST,
     TERMS,
     bound_row,
     bound_tile,
@@ -26,7 +28,8 @@ from minisplade.kernels.tiles import (
     lowest_bit,
     multiply_tile,
     multiply_two_tiles,
-    pieces_of,
+    round_up,
+    whole_tiles,
 )
 from minisplade.runtime import cpu_features
 
@@ -34,8 +37,8 @@ needs_avx2 = pytest.mark.skipif("avx2" not in cpu_features(), reason="this CPU h
 
 
 @kernel
-def run_multiply_tile(x, x_start, x_stride, panel, panel_start, size, out, out_start, out_stride):
-    multiply_tile(x, x_start, x_stride, panel, panel_start, size, out, out_start, out_stride)
+def run_multiply_tile(x, x_start, x_stride, panel, start, size, out, out_start, out_stride, rows):
+    multiply_tile(x, x_start, x_stride, panel, start, size, out, out_start, out_stride, rows)
 
 
 @kernel
@@ -50,8 +53,11 @@ def run_multiply_two_tiles(
     out,
     out_start,
     out_stride,
+    rows,
 ):
-    multiply_two_tiles(x, x_start, x_stride, panels, start, step, size, out, out_start, out_stride)
+    multiply_two_tiles(
+        x, x_start, x_stride, panels, start, step, size, out, out_start, out_stride, rows
+    )
 
 
 @kernel
@@ -66,7 +72,7 @@ def run_largest(x, start, size):
 
 @kernel
 def run_bound_tile(
-    codes, size, depth, panel, first_sums, block, scales, slacks, rests, floors, waiting, sums, count
+    codes, size, depth, panel, first_sums, block, scales, slacks, floors, waiting, count
 ):
     return bound_tile(
         codes,
@@ -81,38 +87,30 @@ def run_bound_tile(
         scales,
         0,
         slacks,
-        rests,
-        0,
+        ROWS,
         floors,
-        rests,
         ROWS,
         100,
         waiting,
-        sums,
         count,
     )
 
 
 @kernel
-def run_bound_row(
-    codes, start, size, depth, panel, first_sums, pieces, block, scales, slacks, token, floors, sums, at
-):
+def run_bound_row(codes, start, size, panel, first_sums, block, scales, slacks, token, floors):
     return bound_row(
         codes,
         start,
         size,
-        depth,
         panel,
         0,
         first_sums,
-        pieces,
+        0,
         block,
         scales[token],
-        slacks[token],
+        slacks[ROWS + token],
         floors,
         ROWS,
-        sums,
-        at,
     )
 
 
@@ -127,44 +125,59 @@ def run_float_from_bits(bits):
 
 
 @pytest.mark.parametrize("size", [1, 7, 128, 300])
-def test_multiply_tile(size: int) -> None:
+@pytest.mark.parametrize("rows", range(ROWS, TALLEST + 1))
+def test_multiply_tile(size: int, rows: int) -> None:
     rng = np.random.default_rng(size)
-    x = rng.standard_normal(3 + ROWS * (size + 2), dtype=np.float32)
+    x = rng.standard_normal(3 + rows * (size + 2), dtype=np.float32)
     panel = rng.standard_normal(5 + size * PANEL, dtype=np.float32)
-    out = rng.standard_normal(2 + ROWS * 40, dtype=np.float32)
+    out = rng.standard_normal(2 + rows * 40, dtype=np.float32)
     before = out.copy()
-    run_multiply_tile(x, 3, size + 2, panel, 5, size, out, 2, 40)
-    rows = x[3:].reshape(ROWS, size + 2)[:, :size].astype(np.float64)
+    run_multiply_tile(x, 3, size + 2, panel, 5, size, out, 2, 40, rows)
+    inputs = x[3:].reshape(rows, size + 2)[:, :size].astype(np.float64)
     expected = before.astype(np.float64)
-    expected[2:].reshape(ROWS, 40)[:, :PANEL] += rows @ panel[5:].reshape(size, PANEL)
+    expected[2:].reshape(rows, 40)[:, :PANEL] += inputs @ panel[5:].reshape(size, PANEL)
     assert np.abs(out - expected).max() < 1e-6 * size + 1e-6
     touched = np.zeros(out.size, dtype=bool)
-    touched[2:].reshape(ROWS, 40)[:, :PANEL] = True
+    touched[2:].reshape(rows, 40)[:, :PANEL] = True
     assert np.array_equal(out[~touched], before[~touched])
 
 
 @pytest.mark.parametrize("size", [1, 128])
-def test_multiply_two_tiles_is_multiply_tile_twice(size: int) -> None:
+@pytest.mark.parametrize("rows", range(ROWS, TALLEST + 1))
+def test_multiply_two_tiles_is_multiply_tile_twice(size: int, rows: int) -> None:
     rng = np.random.default_rng(size)
-    x = rng.standard_normal(3 + ROWS * (size + 2), dtype=np.float32)
+    x = rng.standard_normal(3 + rows * (size + 2), dtype=np.float32)
     panels = rng.standard_normal(5 + 3 * size * PANEL, dtype=np.float32)
-    out = rng.standard_normal(2 + ROWS * 40, dtype=np.float32)
+    out = rng.standard_normal(2 + rows * 40, dtype=np.float32)
     expected = out.copy()
     step = 2 * size * PANEL
-    run_multiply_two_tiles(x, 3, size + 2, panels, 5, step, size, out, 2, 40)
+    run_multiply_two_tiles(x, 3, size + 2, panels, 5, step, size, out, 2, 40, rows)
     for panel in range(2):
         start, to = 5 + panel * step, 2 + panel * PANEL
-        run_multiply_tile(x, 3, size + 2, panels, start, size, expected, to, 40)
+        run_multiply_tile(x, 3, size + 2, panels, start, size, expected, to, 40, rows)
     assert np.array_equal(out, expected)
 
 
-def test_a_sum_does_not_depend_on_its_place_in_the_tile() -> None:
+@pytest.mark.parametrize("rows", range(ROWS, TALLEST + 1))
+def test_a_sum_does_not_depend_on_its_place_or_on_the_height_of_the_tile(rows: int) -> None:
     rng = np.random.default_rng(0)
     row = rng.standard_normal(50, dtype=np.float32)
     panel = np.repeat(rng.standard_normal(50, dtype=np.float32), PANEL)
-    out = np.zeros(ROWS * PANEL, dtype=np.float32)
-    run_multiply_tile(np.tile(row, ROWS), 0, 50, panel, 0, 50, out, 0, PANEL)
-    assert np.unique(out).size == 1
+    out, alone = np.zeros((2, rows * PANEL), dtype=np.float32)
+    run_multiply_tile(np.tile(row, rows), 0, 50, panel, 0, 50, out, 0, PANEL, rows)
+    run_multiply_tile(np.tile(row, ROWS), 0, 50, panel, 0, 50, alone, 0, PANEL, ROWS)
+    assert np.unique(out).tolist() == [alone[0]]
+
+
+def test_rows_are_whole_tiles() -> None:
+    tall = range(ROWS, TALLEST + 1)
+    made = {0}
+    for count in range(1, FEW_ROWS + 1):
+        if any(count - height in made for height in tall):
+            made.add(count)
+    for count in range(3 * FEW_ROWS):
+        rows = whole_tiles(count)
+        assert rows == min(made - set(range(count)), default=round_up(count, ROWS))
 
 
 @pytest.mark.parametrize("size", [LANES, 24, 128])
@@ -191,11 +204,8 @@ def test_largest(size: int) -> None:
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([(4, 4, 4), (20, 20, 8), (64, 32, 32), (128, 128, 96), (256, 128, 256)]),
-    st.booleans(),
 )
-def test_bound_tile_is_whole_number_arithmetic(
-    seed: int, shape: tuple[int, int, int], honest: bool
-) -> None:
+def test_bounds_are_whole_number_arithmetic(seed: int, shape: tuple[int, int, int]) -> None:
     size, block, depth = shape
     block = size if has_vnni() else block
     rng = np.random.default_rng(seed)
@@ -205,47 +215,32 @@ def test_bound_tile_is_whole_number_arithmetic(
     limit = int((2**15 - 1) // block)
     states = states if limit >= 127 * 63 else np.clip(states, -(limit // 16) - 1, limit // 16)
     terms = terms if limit >= 127 * 63 else np.clip(terms, -15, 15)
-    products = states @ terms.T
-    floors = rng.choice(products.ravel(), TERMS).astype(np.float32)  # equality is frequent
-    if rng.random() < 0.5:  # few hits, or none
-        floors += np.where(rng.random(TERMS) < 0.05, 0, 2**20).astype(np.float32)
-    scales = np.ones(ROWS, dtype=np.float32)
-    slacks = rng.choice([0, -5, 7], ROWS).astype(np.float32)
-    beyond = np.concatenate([states, terms])[:, depth:].astype(np.float64)
-    rests = np.ceil(np.linalg.norm(beyond, axis=1)).astype(np.float32)
-    if not honest:
-        rests = rng.choice([0, 10], ROWS + TERMS).astype(np.float32)
-    cuts = [*range(0, depth, block), *range(depth, size, block), size]
-    sums = [terms[:, start:end].sum(axis=1) for start, end in zip(cuts, cuts[1:], strict=False)]
-    first_sums = (-CODE_OFFSET * np.stack(sums)).astype(np.int32).ravel()
     codes = (states + CODE_OFFSET).astype(np.uint8).ravel()
     panel = terms.reshape(TERMS, size // 4, 4).swapaxes(0, 1).astype(np.int8).ravel()
-    floors = np.concatenate([np.zeros(ROWS, np.float32), floors])
-    expected = products > floors[ROWS:] + slacks[:, None]
-    for tile, row in (
-        (run_bound_tile, run_bound_row),
-        (run_bound_tile.function, run_bound_row.function),
-    ):
-        waiting, sums = np.full(ROWS + 3, -1, np.int64), np.full((ROWS + 3, TERMS), -1, np.int32)
-        first = codes, size, depth, panel, first_sums, block, scales, slacks, rests, floors
-        count = tile(*first, waiting, sums.ravel(), 2)
-        assert np.all(waiting[:2] == -1) and np.all(sums[:2] == -1)
-        found = np.zeros((ROWS, TERMS), dtype=bool)
-        early = states[:, :depth] @ terms[:, :depth].T
-        for place in range(2, count):
-            token = int(waiting[place]) - 100
-            assert np.array_equal(sums[place], early[token])
-            rest = first_sums, pieces_of(depth, block) * TERMS, block, scales, slacks, token
-            bits = row(
-                codes, token * size, size, depth, panel, *rest, floors, sums.ravel(), place * TERMS
-            )
-            found[token] = [bits >> i & 1 for i in range(TERMS)]
-        limits = floors[ROWS:] + slacks[:, None] - rests[:ROWS, None] * rests[ROWS:]
-        may_be = ~(early <= limits.astype(np.float32))
-        assert waiting[2:count].tolist() == (100 + np.flatnonzero(may_be.any(axis=1))).tolist()
-        assert np.array_equal(found, expected & may_be.any(axis=1)[:, None])
-        if honest:
-            assert np.array_equal(found, expected)
+    scales = rng.choice([1, 0.5], ROWS).astype(np.float32)
+    slacks = rng.choice([0, -5, 7], 2 * ROWS).astype(np.float32)
+    for columns in (depth, size):
+        products = states[:, :columns] @ terms[:, :columns].T
+        floors = rng.choice(products.ravel(), TERMS + ROWS).astype(np.float32)  # often equal
+        if rng.random() < 0.5:  # few hits, or none
+            floors += np.where(rng.random(floors.size) < 0.05, 0, 2**20).astype(np.float32)
+        cuts = [*range(0, columns, block), columns]
+        sums = [terms[:, start:end].sum(axis=1) for start, end in zip(cuts, cuts[1:], strict=False)]
+        first_sums = (-CODE_OFFSET * np.stack(sums)).astype(np.int32).ravel()
+        hits = products > scales[:, None] * floors[ROWS:] + slacks[ROWS:, None]
+        some = np.flatnonzero(hits.any(axis=1))
+        for run in (run_bound_tile, run_bound_tile.function):
+            waiting = np.full(ROWS + 3, -1, np.int64)
+            first = codes, size, columns, panel, first_sums, block, scales, slacks, floors
+            assert run(*first, waiting, 2) == 2 + some.size
+            assert waiting[: 2 + some.size].tolist() == [-1, -1, *(100 + some)]
+        if columns < size:
+            continue
+        for token in range(ROWS):
+            rest = panel, first_sums, block, scales, slacks, token, floors
+            for row in (run_bound_row, run_bound_row.function):
+                bits = row(codes, token * size, size, *rest)
+                assert [bits >> i & 1 for i in range(TERMS)] == hits[token].tolist()
 
 
 @needs_avx2
@@ -254,12 +249,12 @@ def test_a_bound_that_is_no_number_is_a_hit(bad: float) -> None:
     codes = np.full(ROWS * 4, CODE_OFFSET, dtype=np.uint8)
     panel, first_sums = np.zeros(4 * TERMS, np.int8), np.zeros(TERMS, np.int32)
     floors = np.full(ROWS + TERMS, bad, dtype=np.float32)
-    waiting, sums = np.zeros(ROWS + 1, np.int64), np.zeros((ROWS + 1) * TERMS, np.int32)
-    scales, slacks, rests = np.ones(ROWS, "f4"), np.zeros(ROWS, "f4"), np.zeros(ROWS + TERMS, "f4")
-    args = codes, 4, 4, panel, first_sums, 4, scales, slacks, rests, floors, waiting, sums, 0
-    assert run_bound_tile(*args) == ROWS
-    rest = first_sums, TERMS, 4, scales, slacks, 0, floors, sums, 0
-    assert run_bound_row(codes, 0, 4, 4, panel, *rest) == 2**TERMS - 1
+    waiting = np.zeros(ROWS + 1, np.int64)
+    scales, slacks = np.ones(ROWS, "f4"), np.zeros(2 * ROWS, "f4")
+    first = codes, 4, 4, panel, first_sums, 4, scales, slacks, floors
+    assert run_bound_tile(*first, waiting, 0) == ROWS
+    rest = panel, first_sums, 4, scales, slacks, 0, floors
+    assert run_bound_row(codes, 0, 4, *rest) == 2**TERMS - 1
 
 
 @pytest.mark.parametrize("place", [0, 1, 15, 31, 62])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_array
@@ -148,3 +148,33 @@ def changed(**arrays: object) -> Callable[[], SparseVectors]:
 def test_bad_arrays_are_named(make: Callable[[], SparseVectors], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+@given(
+    st.lists(st.integers(0, 4), max_size=4).map(sorted) | st.just([3, 1]),
+    st.lists(st.integers(0, 4), min_size=4, max_size=4) | st.just([-1, 0, 1, 2]) | st.just([5] * 4),
+    st.just([1.0, 2.0, 3.0, 0.5]) | st.permutations([1.0, 0.0, -1.0, 2.0]),
+)
+@example([1, 2, 3], [4, 3, 3, 0], [1, 2, 3, 4])
+@example([0, 2, 2, 4], [0, 1, 1, 0], [1, 2, 3, 4])
+@example([2], [0, 4, 0, 4], [1, np.nan, 1, 1])
+@example([2], [0, 4, 0, 4], [1, 1, 1, np.inf])
+def test_arrays_are_sound_if_each_row_is(
+    ends: list[int], term_ids: list[int], weights: list[float]
+) -> None:
+    offsets = [0, *ends, 4]
+    rows = [term_ids[start:end] for start, end in zip(offsets, offsets[1:])]
+    sound = (
+        offsets == sorted(offsets)
+        and all(row == sorted(set(row)) for row in rows)
+        and all(0 <= term_id < 5 for term_id in term_ids)
+        and all(0 < weight < np.inf for weight in weights)
+    )
+    vectors = SparseVectors(
+        np.array(offsets, np.int64), np.array(term_ids, np.int32), np.array(weights, "f4"), 5
+    )
+    if sound:
+        assert vectors.check() is vectors
+    else:
+        with pytest.raises(InputError):
+            vectors.check()

@@ -18,45 +18,12 @@ from minisplade.evaluation.metrics import MEASURES
 from minisplade.evaluation.tradeoffs import Point
 from minisplade.evaluation.trec import write_run
 from minisplade.files import replacing
+from minisplade.pages import element, page
 
 EXTREMES = 5
 """Queries shown of those that win most and that lose most."""
 
 SIGNIFICANT = 0.05
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto;
-  padding: 1rem; color: #24292f; background: #fff }}
-h1 {{ font-size: 1.6rem }} h2 {{ margin-top: 2.5rem; border-bottom: 1px solid #d0d7de }}
-.wide {{ overflow-x: auto; margin: 1rem 0 }}
-table {{ border-collapse: collapse; font-size: .875rem }}
-th, td {{ padding: .25rem .75rem; border-bottom: 1px solid #d0d7de; text-align: left }}
-th {{ white-space: nowrap }}
-td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums }}
-.figures {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0 }}
-.figures svg {{ flex: 1 1 24rem; max-width: 35rem; min-width: 0; width: 100% }}
-.note {{ color: #57606a; font-size: .875rem }}
-code {{ overflow-wrap: anywhere }}
-@media (max-width: 40rem) {{ th, td {{ padding: .25rem .4rem }} }}
-@media (prefers-color-scheme: dark) {{
-  body {{ color: #e6edf3; background: #0d1117 }}
-  h2, th, td {{ border-color: #30363d }} .note {{ color: #9198a1 }}
-}}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
 
 NOTES = """Gains are those of the judgements, and ideal rankings are over all judged documents; RR
 is the reciprocal rank of the first relevant document, AP average precision, R recall. An asterisk
@@ -251,7 +218,7 @@ def _notes(evaluation: Evaluation) -> str:
 def _html(evaluation: Evaluation, drawn: dict[str, str], command: str | None) -> str:
     title = f"Retrieval quality of {evaluation.model}"
     body = [f"<h1>{escape(title)}</h1>", _html_table(summary_table(evaluation))]
-    body += [f'<p class="note">{escape(_notes(evaluation))}</p>']
+    body += [f'<p class="quiet">{escape(_notes(evaluation))}</p>']
     if command:
         body += [f"<p><code>{escape(command)}</code></p>"]
     body += [f'<div class="figures">{drawn["quality"]}</div>']
@@ -261,7 +228,7 @@ def _html(evaluation: Evaluation, drawn: dict[str, str], command: str | None) ->
         first, *others = _sections(comparison)
         body += [f"<h2>{escape(name)}</h2>", _html_table(first)]
         body += [f'<div class="figures">{"".join(own)}</div>', *map(_html_table, others)]
-    return PAGE.format(title=escape(title), body="\n".join(body))
+    return page(title, "\n".join(body))
 
 
 def _html_table(rows: Cells) -> str:
@@ -270,7 +237,7 @@ def _html_table(rows: Cells) -> str:
     for place, row in enumerate(rows):
         tag = "td" if place else "th"
         cells = [
-            f"<{tag}{' class=number' if _is_number(column, rows) else ''}>{escape(cell)}</{tag}>"
+            element(tag, escape(cell), class_="number" if _is_number(column, rows) else "words")
             for column, cell in enumerate(row)
         ]
         lines.append(f"<tr>{''.join(cells)}</tr>")

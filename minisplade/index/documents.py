@@ -159,9 +159,16 @@ def stored_documents(rows: Iterable[Row]) -> bytes:
             connection.execute("PRAGMA journal_mode = OFF")
             connection.execute("PRAGMA synchronous = OFF")
             connection.executescript(f"BEGIN; {SCHEMA}")
-            fields: list[tuple[str, Any, int]] = []
-            numbered = ((i, *_noting(fields, i, row)) for i, row in enumerate(rows))
-            connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?)", numbered)
+            rest = iter(rows)
+            first = next(rest, None)
+            if first:
+                connection.execute("INSERT INTO documents VALUES (0, ?, ?, ?)", first)
+            # SQLite numbers on by itself, faster than rows could be given numbers here.
+            numbering_on = "INSERT INTO documents (key, text, metadata) VALUES (?, ?, ?)"
+            connection.executemany(numbering_on, rest)
+            some = "SELECT doc_id, metadata FROM documents WHERE metadata IS NOT NULL"
+            stored = connection.execute(some)
+            fields = (own for doc_id, metadata in stored for own in _fields_of(doc_id, metadata))
             connection.executemany("INSERT OR IGNORE INTO fields VALUES (?, ?, ?)", fields)
             connection.execute("CREATE UNIQUE INDEX documents_by_key ON documents (key)")
             connection.execute("COMMIT")
@@ -170,13 +177,12 @@ def stored_documents(rows: Iterable[Row]) -> bytes:
         return Path(path).read_bytes()
 
 
-def _noting(fields: list[tuple[str, Any, int]], doc_id: int, row: Row) -> Row:
-    """Pass a row on, noting what filters may ask for: simple values, and those of lists."""
-    if row[2] is not None:
-        for name, value in json.loads(row[2]).items():
-            values = value if isinstance(value, list) else [value]
-            fields += [(name, v, doc_id) for v in values if isinstance(v, str | int | float)]
-    return row
+def _fields_of(doc_id: int, metadata: str) -> Iterator[tuple[str, Any, int]]:
+    """Yield what filters may ask for: simple values, and those of lists."""
+    for name, value in json.loads(metadata).items():
+        for own in value if isinstance(value, list) else [value]:
+            if isinstance(own, str | int | float):
+                yield name, own, doc_id
 
 
 def document_of(row: Row) -> Document:

@@ -108,7 +108,7 @@ def publish(folder: str, manifest: Manifest) -> None:
     pending = os.path.join(folder, NEXT_NAME)
     if os.path.exists(pending):  # left by a process that died here
         disk.remove(pending)
-    disk.write_file(pending, manifest.to_bytes())
+    disk.write_file(pending, [manifest.to_bytes()])
     # The names of all new files must be on the disk before the name that makes them count.
     disk.sync_folder(folder)
     disk.rename(pending, os.path.join(folder, FILE_NAME))

@@ -201,7 +201,7 @@ def build_postings(
 
     Raises InputError for vectors that are not what they should be.
     """
-    _check(vectors)
+    vectors.check()
     block_size = block_size or block_size_for(len(vectors))
     arrays = _transposed(vectors, block_size)
     postings = finish_postings(*arrays, len(vectors), vectors.num_terms, block_size)
@@ -245,20 +245,6 @@ def no_rows(num_terms: int) -> dict[str, NDArray[Any]]:
         "rows": np.zeros((0, 0), dtype=np.float32),
         "row_of": np.full(num_terms, -1, dtype=np.int32),
     }
-
-
-def _check(vectors: SparseVectors) -> None:
-    """Do as vectors.check, in one pass where that finds nothing wrong."""
-    if find_spec("numba"):
-        from minisplade.kernels.building import are_sound
-
-        arrays = vectors.offsets, vectors.term_ids, vectors.weights
-        kinds = [(array.dtype.name, array.ndim) for array in arrays]
-        if kinds == [("int64", 1), ("int32", 1), ("float32", 1)]:
-            same_size = vectors.term_ids.size == vectors.weights.size
-            if same_size and are_sound(*arrays, vectors.num_terms):
-                return
-    vectors.check()
 
 
 def _transposed(

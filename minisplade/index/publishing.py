@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from safetensors.numpy import save
 
 from minisplade import disk
 from minisplade.arrays import BoolArray
 from minisplade.errors import IndexFormatError, IndexLockedError, IndexWriteError, InputError
+from minisplade.files import safetensors_parts
 from minisplade.index.documents import Row, stored_documents
 from minisplade.index.filters import EVERYTHING, Filter
 from minisplade.index.lock import Lock
@@ -91,17 +91,20 @@ def write_segment(folder: str, postings: Postings, rows: Iterable[Row]) -> Segme
     arrays, metadata = stored(postings)
     header = {"format": FORMAT, "version": str(FORMAT_VERSION), **metadata}
     try:
-        first = _written(folder, f"{name}.postings", save(arrays, header))
-        second = _written(folder, f"{name}.documents", stored_documents(rows))
+        first = _written(folder, f"{name}.postings", safetensors_parts(arrays, header))
+        second = _written(folder, f"{name}.documents", [stored_documents(rows)])
     except (OSError, sqlite3.Error) as error:
         remove_files(folder, [f"{name}.postings", f"{name}.documents"])
         raise write_error(folder, error) from error
     return SegmentEntry(first, second, postings.num_docs, 0, postings.num_postings)
 
 
-def _written(folder: str, name: str, content: bytes) -> FileEntry:
-    disk.write_file(os.path.join(folder, name), content)
-    return FileEntry(name, len(content), zlib.crc32(content))
+def _written(folder: str, name: str, parts: Sequence[bytes | memoryview]) -> FileEntry:
+    disk.write_file(os.path.join(folder, name), parts)
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return FileEntry(name, sum(map(len, parts)), checksum)
 
 
 def publish_drafts(folder: str, before: Manifest, drafts: Sequence[Draft]) -> Snapshot:
@@ -117,7 +120,7 @@ def publish_drafts(folder: str, before: Manifest, drafts: Sequence[Draft]) -> Sn
     try:
         if masks:
             content = stored_deleted(masks)
-            deleted = _written(folder, f"{secrets.token_hex(8)}.deleted", content)
+            deleted = _written(folder, f"{secrets.token_hex(8)}.deleted", [content])
         manifest = replace(
             before, generation=before.generation + 1, segments=entries, deleted=deleted
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,8 @@ class Buffer:
 
     def add(self, rows: Sequence[Row], vectors: SparseVectors) -> None:
         """Take documents that have been checked."""
-        for place, row in enumerate(rows, start=len(self.rows)):
-            self.places[row[0]] = place
-            self.num_characters += len(row[0]) + len(row[1] or "") + len(row[2] or "")
+        self.places.update((row[0], i) for i, row in enumerate(rows, start=len(self.rows)))
+        self.num_characters += sum(len(part) for row in rows for part in row if part)
         self.rows += rows
         self.blocks.append(vectors)
         self.num_postings += vectors.weights.size
@@ -208,13 +208,11 @@ def checked_rows(
             )
         if values is not None and len(values) != len(keys):
             raise InputError(f"{len(values)} {name} for {len(keys)} documents")
-    rows = []
     for place, key in enumerate(keys):
-        text = None if texts is None else texts[place]
         if not is_text(key):
             raise InputError(f"key {place} is {key!r:.80}; expected a string of Unicode text")
+    for key, text in zip(keys, () if texts is None else texts):
         if text is not None and not is_text(text):
             raise InputError(f"text of {key!r} is {text!r:.80}; expected a string of Unicode text")
-        own = None if metadata is None else checked_metadata(metadata[place], key)
-        rows.append((str(key), text, own))
-    return rows
+    dumped = map(checked_metadata, metadata, keys) if metadata is not None else repeat(None)
+    return list(zip(map(str, keys), repeat(None) if texts is None else texts, dumped))

@@ -7,7 +7,15 @@ import numpy as np
 
 from minisplade.arrays import FloatArray, OffsetArray
 from minisplade.kernels.compiler import kernel
-from minisplade.kernels.tiles import PANEL, ROWS, float_from_bits, largest, multiply, round_up
+from minisplade.kernels.tiles import (
+    PANEL,
+    ROWS,
+    float_from_bits,
+    largest,
+    multiply,
+    round_up,
+    whole_tiles,
+)
 
 QUERY_BLOCK = 4 * ROWS
 """Tokens that look at once: with a text of 250, their scores stay in L1."""
@@ -114,7 +122,7 @@ def attention(
             pack_values(wide, wide_stride, first, count, 2 * hidden + query, size, values)
             for block in range(0, count, QUERY_BLOCK):
                 rows = min(QUERY_BLOCK, count - block)
-                tiles = round_up(rows, ROWS)
+                tiles = whole_tiles(rows)
                 # Keys from start on, a whole number of panels before the first that is seen.
                 start = max(0, block - window) // PANEL * PANEL
                 seen = min(count, block + rows + window) - start

@@ -8,30 +8,6 @@ from minisplade.kernels.jit import jitted
 
 
 @jitted
-def are_sound(
-    row_offsets: OffsetArray, term_ids: IdArray, weights: FloatArray, num_terms: int
-) -> bool:
-    """Tell whether the arrays of sparse vectors hold what SparseVectors.check asks of them.
-
-    row_offsets: int64 (B + 1,); term_ids: int32 and weights: float32, both (P,).
-    """
-    if row_offsets.size == 0 or row_offsets[0] != 0 or row_offsets[-1] != weights.size:
-        return False
-    for row in range(row_offsets.size - 1):
-        if row_offsets[row] > row_offsets[row + 1]:
-            return False
-    for row in range(row_offsets.size - 1):
-        before = -1
-        for i in range(row_offsets[row], row_offsets[row + 1]):
-            if term_ids[i] <= before or not 0 < weights[i] < np.inf:
-                return False
-            before = term_ids[i]
-        if before >= num_terms:
-            return False
-    return True
-
-
-@jitted
 def count_cells(
     row_offsets: OffsetArray,
     term_ids: IdArray,

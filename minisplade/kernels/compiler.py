@@ -14,7 +14,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator
+import struct
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import FunctionType
 from typing import Any, overload
@@ -31,10 +32,27 @@ UNCOMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 """Numba's own switch: kernels then run as the Python that they are written in."""
 
 Kind = Any
-"""A number's type, an array's as (character, axes), or a named tuple's as (class, kinds)."""
+"""A number's name, an array's (character, axes), a named tuple's (class, kinds), a BundleKind."""
 
-C_TYPES = {"int64": ctypes.c_int64, "float64": ctypes.c_double, "float32": ctypes.c_float}
-RESULTS: dict[str, Any] = {**C_TYPES, "bool": ctypes.c_bool, "none": ctypes.c_void_p}
+Call = Callable[[], Any]
+Bind = Callable[[list[Any]], Call]
+"""What machine code becomes here: a function of its arguments that returns one of none."""
+
+NUMBERS: dict[type, str] = {
+    **dict.fromkeys((int, bool, np.int32, np.int64), "int64"),
+    **dict.fromkeys((float, np.float64), "float64"),
+    np.float32: "float32",
+}
+"""Kinds of numbers by their types."""
+WORDS = {"int64": "q", "float64": "d", "float32": "d"}
+"""Numbers as struct packs them into the 8 bytes of a word."""
+RESULTS: dict[str, Any] = {
+    "int64": ctypes.c_int64,
+    "float64": ctypes.c_double,
+    "float32": ctypes.c_float,
+    "bool": ctypes.c_bool,
+    "none": ctypes.c_void_p,
+}
 
 
 class Kernel:
@@ -47,23 +65,26 @@ class Kernel:
     def __init__(self, function: Callable[..., Any], flags: Collection[str] = ()) -> None:
         """Take the function as it is; flags are what LLVM may assume about floats."""
         self.function, self.flags = function, tuple(sorted(flags))
-        self.loaded: dict[Any, Callable[..., Any]] = {}
+        self.loaded: dict[Any, Bind] = {}
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any) -> Any:
         """Run the function, compiled if need be."""
-        if UNCOMPILED:
-            return self.function(*(a.value if isinstance(a, Bundle) else a for a in args))
-        kinds = tuple(map(kind_of, args))
-        native = self.loaded.get(kinds)
-        if native is None:
-            native = self.loaded[kinds] = self._load(kinds)
-        words: list[Any] = []
-        for arg in args:
-            _flatten(arg, words)
-        return native(words)
+        return self.bound(*args)()
 
-    def _load(self, kinds: tuple[Kind, ...]) -> Callable[[list[Any]], Any]:
+    def bound(self, *args: Any) -> Call:
+        """Prepare a call that is made many times with the same arguments, which it keeps."""
+        if UNCOMPILED:
+            values = (arg.value if type(arg) is Bundle else arg for arg in args)
+            return functools.partial(self.function, *values)
+        given = [a if type(a) is Bundle or type(a) in NUMBERS else Bundle(a) for a in args]
+        kinds = tuple([a.kind if type(a) is Bundle else NUMBERS[type(a)] for a in given])
+        bind = self.loaded.get(kinds)
+        if bind is None:
+            bind = self.loaded[kinds] = self._load(kinds)
+        return bind(given)
+
+    def _load(self, kinds: tuple[Kind, ...]) -> Bind:
         """Find the object file for some kinds of arguments, or make it."""
         name = f"{self.function.__name__}-{_key(self, kinds)}.o"
         for folder in compiled_code_dirs():
@@ -95,30 +116,51 @@ def kernel(
 
 
 class Bundle:
-    """A named tuple of arrays that many calls take: what machine code wants of it is kept."""
+    """An array, or a named tuple of arrays and numbers, that many calls take.
 
-    __slots__ = ("kind", "value", "words")
+    What machine code wants to know of it is written down once, in a table of words of 8 bytes.
+    """
 
-    def __init__(self, value: tuple[Any, ...]) -> None:
-        """Take a named tuple whose arrays stay where they are."""
-        self.value, self.kind = value, kind_of(value)
-        self.words: list[Any] = []
-        for array in value:
-            _flatten(array, self.words)
+    __slots__ = ("address", "kind", "table", "value")
+
+    def __init__(self, value: Any) -> None:
+        """Take an array, or a named tuple of them, that stays where it is in memory."""
+        self.value, self.kind = value, BundleKind.of(kind_of(value))
+        words: list[Any] = []
+        _flatten(value, words)
+        packed = struct.pack(_layout(self.kind.content), *words)
+        self.table = ctypes.create_string_buffer(packed, len(packed))
+        self.address = ctypes.addressof(self.table)
+
+
+class BundleKind:
+    """What a Bundle is of. There is one for each content, so that comparing them is quick."""
+
+    __slots__ = ("content",)
+    known: dict[Kind, BundleKind] = {}
+
+    def __init__(self, content: Kind) -> None:
+        """Take the kind of an array or of a named tuple."""
+        self.content = content
+
+    @classmethod
+    def of(cls, content: Kind) -> BundleKind:
+        """Return the one for some content."""
+        return cls.known.get(content) or cls.known.setdefault(content, cls(content))
+
+    def __repr__(self) -> str:
+        """Say what it is of, in the same words in every process."""
+        return repr(self.content)
 
 
 def kind_of(arg: Any) -> Kind:
-    """Name the kind of an argument: type and number of axes, or those of a tuple's fields."""
+    """Name the kind of what a table is of: an array, a named tuple or a number in one."""
     if isinstance(arg, np.ndarray):
         assert arg.flags.c_contiguous, "kernels take contiguous arrays"
         return arg.dtype.char, arg.ndim
-    if isinstance(arg, Bundle):
-        return arg.kind
     if isinstance(arg, tuple):
         return type(arg), tuple(map(kind_of, arg))
-    if isinstance(arg, np.float32):
-        return "float32"
-    return "float64" if isinstance(arg, float) else "int64"
+    return NUMBERS[type(arg)]
 
 
 def _flatten(arg: Any, words: list[Any]) -> None:
@@ -128,9 +170,7 @@ def _flatten(arg: Any, words: list[Any]) -> None:
     of one, the address, the shape, and the strides in bytes.
     """
     if isinstance(arg, np.ndarray):
-        words += (None, None, arg.size, arg.itemsize, arg.ctypes.data, *arg.shape, *arg.strides)
-    elif isinstance(arg, Bundle):
-        words += arg.words
+        words += (0, 0, arg.size, arg.itemsize, arg.ctypes.data, *arg.shape, *arg.strides)
     elif isinstance(arg, tuple):
         for field in arg:
             _flatten(field, words)
@@ -138,24 +178,23 @@ def _flatten(arg: Any, words: list[Any]) -> None:
         words.append(arg)
 
 
-def _c_types(kind: Kind) -> Iterator[Any]:
-    """Go through the C types of what _flatten makes of an argument."""
+def _layout(kind: Kind) -> str:
+    """Name the words that _flatten makes of an argument, as struct does."""
     if isinstance(kind, str):
-        yield C_TYPES[kind]
-    elif isinstance(kind[0], str):
-        yield from (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-        yield ctypes.c_void_p
-        yield from [ctypes.c_int64] * (2 * kind[1])
-    else:
-        for field in kind[1]:
-            yield from _c_types(field)
+        return WORDS[kind]
+    if isinstance(kind[0], str):
+        return "q" * (5 + 2 * kind[1])
+    return "".join(map(_layout, kind[1]))
 
 
 def compile_object(kernel: Kernel, kinds: tuple[Kind, ...]) -> bytes:
     """Compile a kernel with Numba; returns a line of JSON and the object file after it."""
+    from llvmlite import binding
     from numba.core import compiler, registry, types
     from numba.core.compiler_lock import global_compiler_lock
     from numba.core.cpu import FastMathOptions
+
+    from minisplade.kernels.entry import entry_module
 
     logger.info("compiling %s", kernel.function.__name__)
     flags = compiler.Flags()
@@ -171,24 +210,35 @@ def compile_object(kernel: Kernel, kinds: tuple[Kind, ...]) -> bytes:
         result = compiler.compile_extra(*contexts, function, argument_types, None, flags, {})
         # Numba links and optimises the module here; the machine code is then LLVM's to give.
         result.library._ensure_finalized()
-        machine_code: bytes = target.target_context.codegen()._tm.emit_object(
-            result.library._final_module
-        )
+        described, convention = result.fndesc, target.target_context.call_conv
+        native = convention.get_function_type(described.restype, described.argtypes)
+        symbol, sizes = described.llvm_cfunc_wrapper_name, [_words_of(kind) for kind in kinds]
+        entry = entry_module(symbol, described.llvm_func_name, native, sizes)
+        module = binding.parse_assembly(str(entry))
+        module.link_in(result.library._final_module, preserve=True)
+        machine_code: bytes = target.target_context.codegen()._tm.emit_object(module)
     returns = {types.none: "none", types.boolean: "bool"}.get(
         result.signature.return_type, str(result.signature.return_type)
     )
     head = {
-        "symbol": result.fndesc.llvm_func_name,
+        "symbol": symbol,
         "returns": returns,
         "sha256": hashlib.sha256(machine_code).hexdigest(),
     }
     return json.dumps(head).encode() + b"\n" + machine_code
 
 
+def _words_of(kind: Kind) -> int | None:
+    """Count the words in the table of an argument that has one."""
+    return len(_layout(kind.content)) if isinstance(kind, BundleKind) else None
+
+
 def _numba_type(kind: Kind) -> Any:
     """Translate a kind of argument into Numba's words."""
     from numba import from_dtype, types
 
+    if isinstance(kind, BundleKind):
+        return _numba_type(kind.content)
     if isinstance(kind, str):
         return getattr(types, kind)
     if isinstance(kind[0], str):
@@ -236,8 +286,8 @@ def _read(path: Path) -> bytes | None:
 _engines: list[Any] = []  # machine code lives as long as the engine that loaded it
 
 
-def _link(content: bytes, kinds: tuple[Kind, ...]) -> Callable[[list[Any]], Any]:
-    """Load machine code into this process; returns a function of flattened arguments."""
+def _link(content: bytes, kinds: tuple[Kind, ...]) -> Bind:
+    """Load machine code into this process."""
     from llvmlite import binding
 
     binding.initialize_native_target()
@@ -254,19 +304,23 @@ def _link(content: bytes, kinds: tuple[Kind, ...]) -> Callable[[list[Any]], Any]
     engine.finalize_object()
     _engines.append(engine)
     address = engine.get_function_address(described["symbol"])
-    arguments = [c_type for kind in kinds for c_type in _c_types(kind)]
-    # Numba's convention: places for the result and for an exception come first.
-    prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *arguments)
-    function = prototype(address)
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p)(address)
+    table = struct.Struct("".join("q" if isinstance(k, BundleKind) else WORDS[k] for k in kinds))
     result_type = RESULTS[described["returns"]]
 
-    def call(words: list[Any]) -> Any:
-        result, failure = result_type(), ctypes.c_void_p()
-        status = function(ctypes.byref(result), ctypes.byref(failure), *words)
-        assert status in (0, -2), f"kernel ended with status {status}"
-        return result.value
+    def bind(args: list[Any]) -> Call:
+        words = table.pack(*[arg.address if type(arg) is Bundle else arg for arg in args])
 
-    return call
+        # A default keeps the tables alive, whose addresses are all that words has of them.
+        def call(_: list[Any] = args) -> Any:
+            result = result_type()
+            status = function(words, ctypes.byref(result))
+            assert status in (0, -2), f"kernel ended with status {status}"
+            return result.value
+
+        return call
+
+    return bind
 
 
 def _key(kernel: Kernel, kinds: tuple[Kind, ...]) -> str:

@@ -20,6 +20,7 @@ from minisplade.kernels.tiles import (
     bound_row,
     bound_tile,
     dot,
+    largest,
     lowest_bit,
     multiply_tile,
     round_up,
@@ -29,6 +30,8 @@ ROWS_AT_ONCE = 20 * ROWS
 """Tokens whose codes stay in L1 while all panels pass by: 15 KB for 128 columns."""
 FEW = 20
 """Screening pays while less than one of so many pairs of tokens and terms survives it."""
+TERMS_AT_ONCE = 4 * PANEL
+"""Terms that are looked at together for one that is active."""
 LOG, LOG_LOG = 1, 2
 """Activations: log(1 + x) of the positive part, once or twice."""
 
@@ -55,7 +58,7 @@ def pool_screened(
     it stops where too much survives for this to pay, and then pool_all has to do it.
     """
     block, size = screen.coding.block, code_columns(hidden, screen.coding)
-    pieces = screen.pieces[screen.pieces.size - 1] + 1
+    pieces = size // block
     rows = round_up(offsets[-1], ROWS)
     quantise(states, stride, hidden, offsets[-1], rows, screen, scratch)
     survivors, count = 0, 0
@@ -72,20 +75,17 @@ def pool_screened(
                     depth,
                     screen.panels,
                     panel * TERMS * size,
-                    screen.first_sums,
+                    screen.early_sums,
                     panel * TERMS * pieces,
                     block,
                     scratch.scales,
                     row,
                     scratch.slacks,
-                    scratch.rests,
                     choice * rows + row,
                     screen.floors,
-                    screen.rests,
                     panel * TERMS,
                     (panel << 32) + row,
                     scratch.waiting,
-                    scratch.partial,
                     count,
                 )
             if count > WAITING - ROWS_AT_ONCE - ROWS or panel + 1 == screen.depths.size:
@@ -96,6 +96,7 @@ def pool_screened(
                     decoder,
                     decoder_stride,
                     bias,
+                    offsets[-1],
                     rows,
                     size,
                     screen,
@@ -117,6 +118,7 @@ def raise_pooled(
     decoder: FloatArray,
     decoder_stride: int,
     bias: FloatArray,
+    tokens: int,
     rows: int,
     size: int,
     screen: Screen,
@@ -124,38 +126,34 @@ def raise_pooled(
     count: int,
     pooled: FloatArray,
 ) -> int:
-    """Look at the other columns for what waits, and compute the logits that may be positive.
+    """Look at all columns for what waits, and compute the logits that still may be positive.
 
-    rows: of codes; size: of their columns; count: of those that wait; other arguments as in
+    tokens: how many there are; rows: of codes, tokens and some more; size: of their columns; count: of those that wait; other arguments as in
     pool_screened. Returns how many logits that were.
     """
-    last_choice = screen.depth_choices.size - 1
-    pieces = screen.pieces[last_choice] + 1
+    block, last_choice = screen.coding.block, screen.depth_choices.size - 1
+    pieces = size // block
     survivors = 0
     for i in range(count):
         panel, token = scratch.waiting[i] >> 32, scratch.waiting[i] & 0xFFFFFFFF
-        choice = screen.depths[panel]
         bits = bound_row(
             scratch.codes,
             token * size,
             size,
-            screen.depth_choices[choice],
             screen.panels,
             panel * TERMS * size,
             screen.first_sums,
-            (panel * pieces + screen.pieces[choice]) * TERMS,
-            screen.coding.block,
+            panel * TERMS * pieces,
+            block,
             scratch.scales[token],
             scratch.slacks[last_choice * rows + token],
             screen.floors,
             panel * TERMS,
-            scratch.partial,
-            i * TERMS,
         )
         while bits:
             place = panel * TERMS + lowest_bit(bits)
             bits &= bits - 1
-            if token < owners.size:
+            if token < tokens:
                 survivors += 1
                 term = screen.order[place]
                 logit = bias[term] + dot(
@@ -215,7 +213,7 @@ def pool_all(
             for place in range(ROWS * PANEL):
                 logits[place] = first_sums[first + place % PANEL]
             multiply_tile(
-                states, row * stride, stride, panels, first * hidden, hidden, logits, 0, PANEL
+                states, row * stride, stride, panels, first * hidden, hidden, logits, 0, PANEL, ROWS
             )
             for token in range(row, min(row + ROWS, offsets[-1])):
                 best = pooled[owners[token], first : first + width]
@@ -289,11 +287,16 @@ def take_active(
     room for V each.
     """
     count = 0
-    for term in range(pooled.size):
-        value = pooled[term]
-        if value > 0:
-            term_ids[count] = term
-            weights[count] = value if activated else activate(value, activation)
-            count += 1
-            pooled[term] = 0
+    for first in range(0, pooled.size, TERMS_AT_ONCE):
+        last = min(first + TERMS_AT_ONCE, pooled.size)
+        # Nearly everywhere there is nothing, which a maximum in lanes sees sooner.
+        if last - first == TERMS_AT_ONCE and not largest(pooled, first, TERMS_AT_ONCE) > 0:
+            continue
+        for term in range(first, last):
+            value = pooled[term]
+            if value > 0:
+                term_ids[count] = term
+                weights[count] = value if activated else activate(value, activation)
+                count += 1
+                pooled[term] = 0
     return count

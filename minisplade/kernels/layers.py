@@ -13,7 +13,7 @@ from minisplade.arrays import FloatArray, IdArray, OffsetArray
 from minisplade.functional import ERF_DENOMINATOR, ERF_NUMERATOR
 from minisplade.kernels.attention import EVERYTHING, AttentionScratch, attention
 from minisplade.kernels.compiler import kernel
-from minisplade.kernels.tiles import PANEL, ROWS, multiply, round_up
+from minisplade.kernels.tiles import PANEL, ROWS, multiply, round_up, whole_tiles
 
 ROW_BLOCK = 42 * ROWS
 INPUT_BLOCK = 512
@@ -25,6 +25,26 @@ P0, P1, P2, P3, P4, P5 = (np.float32(c) for c in ERF_NUMERATOR)
 Q0, Q1, Q2, Q3, Q4, Q5 = (np.float32(c) for c in ERF_DENOMINATOR)
 ERF_LIMIT = np.float32(4)
 HALF, ONE, SQRT_HALF = np.float32(0.5), np.float32(1), np.float32(math.sqrt(0.5))
+
+
+class Tokens(NamedTuple):
+    """Texts one after another: their token ids and types, and what embed finds out of them."""
+
+    input_ids: IdArray  # int32 (rows,)
+    types: IdArray  # int32 (rows,), rows of the table of token types
+    offsets: OffsetArray  # int64 (B + 1,), the first row of each text; the last texts may be empty
+    places: IdArray  # int32 (rows,), rows of the table of positions
+    owners: IdArray  # int32 (rows,), the text of each
+
+
+class Embeddings(NamedTuple):
+    """What tokens are, where they stand and of which type, float32, and the norm of the sum."""
+
+    word: FloatArray  # (V, D)
+    position: FloatArray  # (places, D), or one row of 0 where tokens are rotated
+    token_type: FloatArray  # (types, D), or one row of 0 where the model has none
+    norm_weight: FloatArray
+    norm_bias: FloatArray
 
 
 class LayerWeights(NamedTuple):
@@ -40,6 +60,15 @@ class LayerWeights(NamedTuple):
     up_bias: FloatArray
     down_weight: FloatArray
     down_bias: FloatArray
+    norm_weight: FloatArray
+    norm_bias: FloatArray
+
+
+class TransformWeights(NamedTuple):
+    """What stands between the encoder and the decoder: a layer in panels, and a norm."""
+
+    weight: FloatArray
+    bias: FloatArray
     norm_weight: FloatArray
     norm_bias: FloatArray
 
@@ -154,31 +183,53 @@ def gelu(x: FloatArray, count: int) -> None:
 
 
 @kernel
+def place(tokens: Tokens, position_offset: int, pad_token_id: int) -> None:
+    """Fill in where each token stands, bert.positions, and whose it is."""
+    offsets, places = tokens.offsets, tokens.places
+    for text in range(offsets.size - 1):
+        counted = 0
+        for row in range(offsets[text], offsets[text + 1]):
+            tokens.owners[row] = text
+            places[row] = row - offsets[text]
+            if position_offset:
+                real = int(tokens.input_ids[row] != pad_token_id)
+                counted += real
+                places[row] = counted * real + position_offset - 1
+
+
+@kernel
 def embed(
-    input_ids: IdArray,
-    places: IdArray,
-    types: IdArray,
-    word: FloatArray,
-    position: FloatArray,
-    token_type: FloatArray,
-    norm_weight: FloatArray,
-    norm_bias: FloatArray,
+    tokens: Tokens,
+    tables: Embeddings,
+    position_offset: int,
+    pad_token_id: int,
     eps: float,
     scratch: Scratch,
     stride: int,
 ) -> None:
     """Add what each token is to where it stands, and normalise: bert.embed.
 
-    input_ids, places, types: int32 (N,), rows of the three tables that follow; word: float32
-    (V, D); position: float32 (.., D); token_type: float32 (.., D), a row of 0 where the model has
-    none; stride: from one row of scratch.states to the next.
+    stride: from one row of scratch.states to the next.
     """
-    size, states = word.shape[1], scratch.states
-    for row in range(input_ids.size):
-        token, place, kind = input_ids[row], places[row], types[row]
+    place(tokens, position_offset, pad_token_id)
+    word, position, token_type = tables.word, tables.position, tables.token_type
+    size, count, states = word.shape[1], tokens.offsets[-1], scratch.states
+    for row in range(count):
+        token, kind = tokens.input_ids[row], tokens.types[row]
+        # Where tokens are rotated, there is one row for all places.
+        at = min(tokens.places[row], position.shape[0] - 1)
         for i in range(size):
-            states[row * stride + i] = word[token, i] + position[place, i] + token_type[kind, i]
-    layer_norm(states, stride, size, input_ids.size, norm_weight, norm_bias, eps)
+            states[row * stride + i] = word[token, i] + position[at, i] + token_type[kind, i]
+    layer_norm(states, stride, size, count, tables.norm_weight, tables.norm_bias, eps)
+
+
+@kernel
+def final_norm(
+    weight: FloatArray, bias: FloatArray, eps: float, tokens: Tokens, hidden: int, scratch: Scratch
+) -> None:
+    """Normalise scratch.states once more, where layers leave them as they come."""
+    rows, stride = whole_tiles(tokens.offsets[-1]), round_up(hidden, PANEL)
+    layer_norm(scratch.states, stride, hidden, rows, weight, bias, eps)
 
 
 @kernel
@@ -186,13 +237,14 @@ def encoder_layer(
     weights: LayerWeights,
     num_heads: int,
     eps: float,
-    offsets: OffsetArray,
+    tokens: Tokens,
     hidden: int,
     scratch: Scratch,
     attending: AttentionScratch,
 ) -> None:
     """Run one layer over scratch.states, in place: bert.encoder_layer."""
-    rows = round_up(offsets[-1], ROWS)
+    offsets = tokens.offsets
+    rows = whole_tiles(offsets[-1])
     stride = round_up(hidden, PANEL)
     states, wide, mixed, block = scratch.states, scratch.wide, scratch.mixed, scratch.block
     mix = weights.mix_bias.size
@@ -243,28 +295,11 @@ def encoder_layer(
 
 @kernel
 def transform(
-    weight: FloatArray,
-    bias: FloatArray,
-    norm_weight: FloatArray,
-    norm_bias: FloatArray,
-    eps: float,
-    rows: int,
-    hidden: int,
-    scratch: Scratch,
+    weights: TransformWeights, eps: float, tokens: Tokens, hidden: int, scratch: Scratch
 ) -> None:
     """Prepare scratch.states for the decoder, and leave that in scratch.mixed: mlm_transform."""
-    stride = round_up(hidden, PANEL)
-    linear(
-        scratch.states,
-        stride,
-        hidden,
-        weight,
-        bias,
-        rows,
-        scratch.mixed,
-        stride,
-        False,
-        scratch.block,
-    )
-    gelu(scratch.mixed, rows * stride)
-    layer_norm(scratch.mixed, stride, hidden, rows, norm_weight, norm_bias, eps)
+    rows, stride = whole_tiles(tokens.offsets[-1]), round_up(hidden, PANEL)
+    states, mixed, block = scratch.states, scratch.mixed, scratch.block
+    linear(states, stride, hidden, weights.weight, weights.bias, rows, mixed, stride, False, block)
+    gelu(mixed, rows * stride)
+    layer_norm(mixed, stride, hidden, rows, weights.norm_weight, weights.norm_bias, eps)

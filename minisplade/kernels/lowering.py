@@ -5,7 +5,7 @@ two matrices past it. So tiles are put together here by hand; tiles.py says what
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -24,7 +24,7 @@ from minisplade.kernels.ir import (
     constant,
     vector,
 )
-from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS, has_vnni, register_lanes
+from minisplade.kernels.tiles import LANES, PANEL, ROWS, TALLEST, TERMS, has_vnni, register_lanes
 
 RETURNS = {"int64": types.int64, "float32": types.float32, "none": types.void}
 
@@ -63,12 +63,14 @@ def multiply_tile(
     out: Value,
     out_start: Value,
     out_stride: Value,
+    rows: Value,
 ) -> None:
     """Add the products of one panel."""
     first_input = emit.pointer(0, x, x_start, FLOAT32)
     weights = emit.pointer(3, panel, panel_start, FLOAT32)
     first_sum = emit.pointer(6, out, out_start, FLOAT32)
-    add_products(emit, first_input, x_stride, [weights], size, first_sum, out_stride)
+    for height in each_height(emit, rows):
+        add_products(emit, first_input, x_stride, [weights], size, first_sum, out_stride, height)
 
 
 def multiply_two_tiles(
@@ -83,6 +85,7 @@ def multiply_two_tiles(
     out: Value,
     out_start: Value,
     out_stride: Value,
+    rows: Value,
 ) -> None:
     """Add the products of both panels at once where registers are wide, and else in turn."""
     first_input = emit.pointer(0, x, x_start, FLOAT32)
@@ -90,10 +93,20 @@ def multiply_two_tiles(
     first_sum = emit.pointer(7, out, out_start, FLOAT32)
     both = [weights, emit.moved(weights, panel_size)]
     if register_lanes() == PANEL:
-        add_products(emit, first_input, x_stride, both, size, first_sum, out_stride)
+        for height in each_height(emit, rows):
+            add_products(emit, first_input, x_stride, both, size, first_sum, out_stride, height)
         return
     for panel, place in zip(both, (first_sum, emit.moved(first_sum, PANEL))):
-        add_products(emit, first_input, x_stride, [panel], size, place, out_stride)
+        for height in each_height(emit, rows):
+            add_products(emit, first_input, x_stride, [panel], size, place, out_stride, height)
+
+
+def each_height(emit: Emitter, rows: Value) -> Iterator[int]:
+    """Go through the heights of a tile, in the branch where rows is that one."""
+    for height in range(ROWS, TALLEST + 1):
+        here = emit.builder.icmp_signed("==", rows, constant(rows.type, height))
+        with emit.builder.if_then(here):
+            yield height
 
 
 def add_products(
@@ -104,12 +117,13 @@ def add_products(
     size: Value,
     first_sum: Value,
     out_stride: Value,
+    rows: int,
 ) -> None:
     """Broadcast one number a row and step, and multiply it with some vectors of weights."""
     builder, lanes = emit.builder, register_lanes()
     numbers, in_panel = vector(FLOAT32, lanes), PANEL // lanes
-    inputs = [emit.moved(first_input, emit.product(x_stride, row)) for row in range(ROWS)]
-    places = [emit.moved(first_sum, emit.product(out_stride, r), numbers) for r in range(ROWS)]
+    inputs = [emit.moved(first_input, emit.product(x_stride, row)) for row in range(rows)]
+    places = [emit.moved(first_sum, emit.product(out_stride, r), numbers) for r in range(rows)]
     weights = [emit.moved(panel, 0, numbers) for panel in panels]
     zero = constant(numbers, 0.0)
     columns = range(in_panel * len(panels))
@@ -117,12 +131,12 @@ def add_products(
     with emit.steps(size) as step:
         at = emit.product(step.index, in_panel)
         taken = [emit.load(w, emit.plus(at, part)) for w in weights for part in range(in_panel)]
-        for row in range(ROWS):
+        for row in range(rows):
             value = emit.splat(emit.load(inputs[row], step.index), lanes)
             for column in columns:
                 old = builder.load(sums[row][column])
                 builder.store(emit.multiply_add(value, taken[column], old), sums[row][column])
-    for row in range(ROWS):
+    for row in range(rows):
         for column in columns:
             before = emit.load(places[row], column)
             total = builder.fadd(before, builder.load(sums[row][column]))
@@ -168,19 +182,15 @@ def bound_tile(
     scales: Value,
     row: Value,
     slacks: Value,
-    rests: Value,
     slacks_start: Value,
     floors: Value,
-    term_rests: Value,
     floors_start: Value,
     number: Value,
     waiting: Value,
-    sums: Value,
     count: Value,
 ) -> Value:
-    """Keep 12 sums in registers, and store all: it costs less than to find out which to store."""
+    """Write every number, and let the next one take its place unless the token waits."""
     builder, lanes = emit.builder, register_lanes()
-    numbers, words = vector(FLOAT32, lanes), vector(INT32, lanes)
     first_code = emit.pointer(0, codes, codes_start, INT8)
     products = Products(
         emit,
@@ -191,20 +201,13 @@ def bound_tile(
     products.add(depth, block)
     scale = emit.pointer(9, scales, row, FLOAT32)
     slack = emit.pointer(11, slacks, slacks_start, FLOAT32)
-    rest = emit.pointer(12, rests, slacks_start, FLOAT32)
-    floor = emit.pointer(14, floors, floors_start, numbers)
-    term_rest = emit.pointer(15, term_rests, floors_start, numbers)
-    less = [builder.fneg(emit.load(term_rest, column)) for column in range(2)]
+    floor = emit.pointer(13, floors, floors_start, vector(FLOAT32, lanes))
+    first = emit.pointer(16, waiting, constant(INT64, 0), INT64)
     for token in range(ROWS):
-        times, plus, beyond = (
-            emit.splat(emit.load(place, token), lanes) for place in (scale, slack, rest)
+        exceeded = products.exceeding(
+            token, emit.load(scale, token), floor, emit.load(slack, token)
         )
-        limits = [emit.multiply_add(beyond, less[column], plus) for column in range(2)]
-        exceeded = products.exceeding(token, times, floor, limits)
-        emit.store(emit.plus(number, token), emit.pointer(18, waiting, count, INT64))
-        to = emit.pointer(19, sums, emit.product(count, TERMS), words)
-        for column in range(2):
-            emit.store(products.total(token, column), to, column)
+        emit.store(emit.plus(number, token), first, count)
         mask = ir.IntType(lanes)
         either = builder.bitcast(builder.or_(*exceeded), mask)
         some = builder.icmp_unsigned("!=", either, constant(mask, 0))
@@ -217,7 +220,6 @@ def bound_row(
     codes: Value,
     codes_start: Value,
     size: Value,
-    depth: Value,
     panel: Value,
     panel_start: Value,
     first_sums: Value,
@@ -227,23 +229,19 @@ def bound_row(
     slack: Value,
     floors: Value,
     floors_start: Value,
-    sums: Value,
-    sums_start: Value,
 ) -> Value:
-    """Go on with the two sums of one token."""
-    builder, lanes = emit.builder, register_lanes()
-    numbers, words = vector(FLOAT32, lanes), vector(INT32, lanes)
+    """Keep two sums, and make the comparisons' bits a number."""
+    builder = emit.builder
     products = Products(
         emit,
-        [emit.pointer(0, codes, emit.plus(codes_start, depth), INT32)],
-        emit.pointer(4, panel, emit.plus(panel_start, emit.product(depth, TERMS)), INT8),
-        emit.pointer(6, first_sums, first_sums_start, INT32),
-        emit.pointer(13, sums, sums_start, words),
+        [emit.pointer(0, codes, codes_start, INT32)],
+        emit.pointer(3, panel, panel_start, INT8),
+        emit.pointer(5, first_sums, first_sums_start, INT32),
+        turns=2,
     )
-    products.add(builder.sub(size, depth), block)
-    floor = emit.pointer(11, floors, floors_start, numbers)
-    plus = emit.splat(slack, lanes)
-    exceeded = products.exceeding(0, emit.splat(scale, lanes), floor, [plus, plus])
+    products.add(size, block)
+    floor = emit.pointer(10, floors, floors_start, vector(FLOAT32, register_lanes()))
+    exceeded = products.exceeding(0, scale, floor, slack)
     whole = builder.shuffle_vector(
         *exceeded, ir.Constant(ir.VectorType(INT32, TERMS), list(range(TERMS)))
     )
@@ -259,41 +257,38 @@ class Products:
     """
 
     def __init__(
-        self,
-        emit: Emitter,
-        inputs: list[Value],
-        weights: Value,
-        starts: Value,
-        before: Value | None = None,
+        self, emit: Emitter, inputs: list[Value], weights: Value, starts: Value, turns: int = 1
     ) -> None:
-        """Take pointers to the codes of tokens and terms, to first sums, and to what was added."""
-        self.emit, self.inputs = emit, inputs
+        """Take pointers to the codes of each token, of the terms, and to first sums.
+
+        turns: how many sums VNNI adds to in turn, where there are too few to wait for.
+        """
+        self.emit, self.inputs, self.turns = emit, inputs, turns
         self.lanes = register_lanes()
         self.bytes = vector(INT8, 4 * self.lanes)
         self.halves, self.words = vector(INT16, 2 * self.lanes), vector(INT32, self.lanes)
         self.vnni = has_vnni()
         self.weights = emit.moved(weights, 0, self.words)
         self.starts = emit.moved(starts, 0, self.words)
-        zero = [constant(self.words, 0) for _ in range(2)]
-        first = zero if before is None else [emit.load(before, column) for column in range(2)]
         if self.vnni:
-            first = [emit.builder.add(x, emit.load(self.starts, i)) for i, x in enumerate(first)]
-        self.totals = [[emit.variable(x) for x in first] for _ in inputs]
-        halves = constant(self.halves, 0)
-        self.sums = (
-            self.totals if self.vnni else [[emit.variable(halves) for _ in first] for _ in inputs]
-        )
+            first = [emit.load(self.starts, column) for column in range(2)]
+            self.totals = [[emit.variable(start) for start in first] for _ in inputs]
+            self.sums = [self.totals, *(self._zeros(self.words) for _ in range(turns - 1))]
+        else:
+            self.totals = self._zeros(self.words)
+            self.sums = [self._zeros(self.halves)]
 
-    def total(self, token: int, column: int) -> Value:
-        """Return what has been added so far."""
-        return self.emit.builder.load(self.totals[token][column])
+    def _zeros(self, kind: Any) -> list[list[Value]]:
+        zero = constant(kind, 0)
+        return [[self.emit.variable(zero) for _ in range(2)] for _ in self.inputs]
 
-    def exceeding(self, token: int, scale: Value, floor: Value, limits: list[Value]) -> list[Value]:
-        """Compare what has been added with scale * floor + limit, in both columns."""
+    def exceeding(self, token: int, scale: Value, floor: Value, slack: Value) -> list[Value]:
+        """Compare what has been added with scale * floor + slack, in both columns."""
         emit, found = self.emit, []
-        for column, plus in enumerate(limits):
-            limit = emit.multiply_add(scale, emit.load(floor, column), plus)
-            product = emit.builder.sitofp(self.total(token, column), limit.type)
+        times, plus = emit.splat(scale, self.lanes), emit.splat(slack, self.lanes)
+        for column, total in enumerate(self.totals[token]):
+            limit = emit.multiply_add(times, emit.load(floor, column), plus)
+            product = emit.builder.sitofp(emit.builder.load(total), limit.type)
             # Unordered: NaN, where weights are too large for a bound, is a hit.
             found.append(emit.builder.fcmp_unordered(">", product, limit))
         return found
@@ -302,11 +297,11 @@ class Products:
         """Add some columns, from the first on: piece by piece, which is all at once with VNNI."""
         emit, builder = self.emit, self.emit.builder
         four = constant(INT64, 4)
+        all_steps = builder.udiv(columns, four)
         if self.vnni:
-            with emit.steps(builder.udiv(columns, four)) as step:
-                self._add_step(step.index)
+            self._add_in_turn(all_steps)
             return
-        left = emit.variable(builder.udiv(columns, four))
+        left = emit.variable(all_steps)
         whole = builder.udiv(block, four)
         step, piece = (emit.variable(constant(INT64, 0)) for _ in range(2))
         with emit.until_zero(left):
@@ -314,20 +309,36 @@ class Products:
             less = builder.icmp_signed("<", before, whole)
             steps = builder.select(less, before, whole)
             with emit.steps(steps) as inner:
-                self._add_step(emit.plus(builder.load(step), inner.index))
+                self._add_step(emit.plus(builder.load(step), inner.index), self.sums[0])
             self._end_piece(builder.load(piece))
             builder.store(emit.plus(builder.load(step), steps), step)
             builder.store(emit.plus(builder.load(piece), 1), piece)
             builder.store(builder.sub(before, steps), left)
 
-    def _add_step(self, step: Value) -> None:
+    def _add_in_turn(self, steps: Value) -> None:
+        """Add columns to one set of sums after the other, and all of them to the first."""
+        emit, builder = self.emit, self.emit.builder
+        rounds = builder.udiv(steps, constant(INT64, self.turns))
+        done = emit.product(rounds, self.turns)
+        with emit.steps(rounds) as round_:
+            for turn, sums in enumerate(self.sums):
+                self._add_step(emit.plus(emit.product(round_.index, self.turns), turn), sums)
+        with emit.steps(builder.sub(steps, done)) as step:
+            self._add_step(emit.plus(done, step.index), self.totals)
+        for sums in self.sums[1:]:
+            for mine, totals in zip(sums, self.totals):
+                for more, total in zip(mine, totals):
+                    both = builder.add(builder.load(total), builder.load(more))
+                    builder.store(both, total)
+
+    def _add_step(self, step: Value, sums: list[list[Value]]) -> None:
         """Add four columns."""
         emit, builder, lanes = self.emit, self.emit.builder, self.lanes
         at = emit.product(step, TERMS // lanes)
         taken = [emit.load(self.weights, emit.plus(at, column)) for column in range(2)]
         for token, code_pointer in enumerate(self.inputs):
             code = emit.splat(emit.load(code_pointer, step), lanes)
-            for column, old_sum in enumerate(self.sums[token]):
+            for column, old_sum in enumerate(sums[token]):
                 pair, old = (code, taken[column]), builder.load(old_sum)
                 if self.vnni:
                     name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
@@ -346,7 +357,7 @@ class Products:
         for column in range(2):
             at = emit.plus(emit.product(piece, TERMS // self.lanes), column)
             start = emit.load(self.starts, at)
-            for sums, totals in zip(self.sums, self.totals):
+            for sums, totals in zip(self.sums[0], self.totals):
                 halves = builder.load(sums[column]), constant(self.halves, 1)
                 both = emit.call(f"llvm.x86.{name}", *halves, returns=self.words)
                 builder.store(constant(self.halves, 0), sums[column])

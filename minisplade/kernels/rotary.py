@@ -6,11 +6,11 @@ functional.py and models/bert.py.
 
 import numpy as np
 
-from minisplade.arrays import FloatArray, IdArray, OffsetArray
+from minisplade.arrays import FloatArray, IdArray
 from minisplade.kernels.attention import AttentionScratch, attention
 from minisplade.kernels.compiler import kernel
-from minisplade.kernels.layers import LayerWeights, Scratch, gelu, layer_norm, linear
-from minisplade.kernels.tiles import PANEL, ROWS, round_up
+from minisplade.kernels.layers import LayerWeights, Scratch, Tokens, gelu, layer_norm, linear
+from minisplade.kernels.tiles import PANEL, round_up, whole_tiles
 
 
 @kernel
@@ -74,8 +74,7 @@ def rotary_layer(
     weights: LayerWeights,
     num_heads: int,
     eps: float,
-    offsets: OffsetArray,
-    places: IdArray,
+    tokens: Tokens,
     cos: FloatArray,
     sin: FloatArray,
     window: int,
@@ -89,7 +88,8 @@ def rotary_layer(
     weights: up_weight holds the gate, and below it what that is multiplied with. An attention norm
     without weights, (0,), leaves its input as it is. Others as in rotate and attention.
     """
-    rows, stride = round_up(offsets[-1], ROWS), round_up(hidden, PANEL)
+    offsets = tokens.offsets
+    rows, stride = whole_tiles(offsets[-1]), round_up(hidden, PANEL)
     states, wide, mixed, block = scratch.states, scratch.wide, scratch.mixed, scratch.block
     first_weight, first_bias = weights.attention_norm_weight, weights.attention_norm_bias
     mix, inner = weights.mix_bias.size, weights.up_bias.size // 2
@@ -100,7 +100,7 @@ def rotary_layer(
     linear(
         inputs, stride, hidden, weights.mix_weight, weights.mix_bias, rows, wide, mix, False, block
     )
-    rotate(wide, mix, hidden, num_heads, places, cos, sin)
+    rotate(wide, mix, hidden, num_heads, tokens.places[: offsets[-1]], cos, sin)
     attention(wide, mix, hidden, num_heads, offsets, mixed, stride, window, attending)
     output, output_bias = weights.output_weight, weights.output_bias
     linear(mixed, stride, hidden, output, output_bias, rows, states, stride, True, block)

@@ -12,8 +12,9 @@ and -slack, the sum of those two bounds at their largest over all terms, to the 
 widened by more than float32 can lose on the way, in u, in the bound or in the logit itself.
 
 Most of v·u lies in its first columns, if the axes are chosen for that (models/screening.py). The
-others add at most the product of their lengths, so for many tiles the codes of the first columns
-are enough, with the slack of those alone.
+others add at most the product of their lengths, so for most tiles the codes of the first columns
+are enough, with the slack of those alone. Scales t are so large that v/t is nowhere longer beyond
+a depth than some length that all terms share: then what the others add belongs to the token too.
 
 Codes are as large as the sums allow, which VNNI keeps in 32 bits. Without it they are kept in 16,
 because then twice as many are added at once: |p| |q| has to stay below 2**15 in every block of
@@ -49,7 +50,7 @@ STATE_LIMIT = np.float32(127)
 WIDER = 1 + 2.0**-16
 NEVER = np.float32(3e38)
 WAITING = 256
-"""Room for tokens with panels of terms that have to be looked at again: 16 KB of sums or 32."""
+"""Room for tokens with panels of terms that have to be looked at again."""
 
 
 TURNED, LENGTH, CONSTANT = range(3)
@@ -74,13 +75,13 @@ class Screen(NamedTuple):
 
     coding: Coding
     panels: CodeArray  # int8, flat (V / TERMS, size / 4, TERMS, 4)
-    first_sums: SumArray  # int32, flat (V / TERMS, blocks + 1, TERMS)
+    first_sums: SumArray  # int32, flat (V / TERMS, blocks, TERMS): what undoes CODE_OFFSET
+    early_sums: SumArray  # as first_sums, for the columns up to each panel's depth
     floors: FloatArray  # float32 (V rounded up to whole panels,)
-    rests: FloatArray  # float32, as floors: the length of v/t beyond depth
     order: IdArray  # int32, as floors: the term that stands there, or any where floors has NEVER
     depths: IdArray  # int32 (V / TERMS,), places in depth_choices
     depth_choices: OffsetArray  # int64 (choices,), columns
-    pieces: OffsetArray  # int64 (choices,), how many pieces those columns are added in
+    beyond: DoubleArray  # float64 (choices,): the length of v/t beyond each depth, at most
     axes: FloatArray  # float32 panels of A, (D / PANEL, D, PANEL), flat
     shift: FloatArray  # float32, a, rounded up to whole panels
     turning: DoubleArray  # float64 (3,)
@@ -96,10 +97,8 @@ class HeadScratch(NamedTuple):
     block: FloatArray  # float32, as Scratch.block
     codes: ByteArray  # uint8, flat (rows, size)
     scales: FloatArray  # float32 (rows,)
-    slacks: FloatArray  # float32, flat (choices, rows), of the columns up to each depth
-    rests: FloatArray  # float32, flat (choices, rows): the length of u/s beyond each depth
+    slacks: FloatArray  # float32, flat (choices, rows): of each depth, and what may lie beyond it
     waiting: OffsetArray  # int64 (WAITING,): the panel in the upper half, the token in the lower
-    partial: SumArray  # int32 (WAITING * TERMS,), their products so far
     logits: FloatArray  # float32 (ROWS * PANEL,)
     margins: FloatArray  # float32 (rows,)
 
@@ -147,13 +146,13 @@ def pack_terms(
     """
     hidden, blocks = rows.shape[1], squares.size
     block, largest_code = screen.coding.block, screen.coding.largest
-    size, pieces = block * blocks, blocks + 1
+    size = block * blocks
     limits = screen.limits
     for i in range(rows.shape[0]):
         place, row = first + i, rows[i]
         panel, column = place // TERMS, place % TERMS
-        depth = screen.depth_choices[screen.depths[panel]]
-        early_pieces = screen.pieces[screen.depths[panel]]
+        choice = screen.depths[panel]
+        depth, beyond = screen.depth_choices[choice], screen.beyond[choice]
         scale = 0.0
         squares[:] = 0
         for j in range(hidden):
@@ -161,25 +160,28 @@ def pack_terms(
             scale = max(scale, abs(row[j]) / largest_code)
         for j in range(blocks):
             scale = max(scale, math.sqrt(squares[j]) / screen.coding.longest)
-        scale = usable(scale)
-        lost, kept, rest, choice = 0.0, 0.0, 0.0, 0
+        rest = 0.0
+        for j in range(depth, hidden):
+            rest += row[j] * row[j]
+        rest = math.sqrt(rest) * WIDER
+        scale = usable(max(scale, rest / beyond))
+        lost, kept, choice = 0.0, 0.0, 0
         for j in range(size):
             exact = row[j] / scale if j < hidden else 0.0
             code = code_of(exact, largest_code)
             lost += (exact - code) ** 2
             kept += code * code
-            if j >= depth:
-                rest += exact * exact
             screen.panels[((panel * (size // 4) + j // 4) * TERMS + column) * 4 + j % 4] = code
-            piece = j // block if j < depth else early_pieces + (j - depth) // block
-            at = (panel * pieces + piece) * TERMS + column
+            at = (panel * blocks + j // block) * TERMS + column
             screen.first_sums[at] -= CODE_OFFSET * code
+            if j < depth:
+                screen.early_sums[at] -= CODE_OFFSET * code
             if j + 1 == screen.depth_choices[choice]:
                 screen.lost[choice] = max(screen.lost[choice], math.sqrt(lost))
                 screen.kept[choice] = max(screen.kept[choice], math.sqrt(kept))
                 choice += 1
-        screen.floors[place] = -biases[i] / scale
-        screen.rests[place] = math.sqrt(rest) * WIDER
+        # Numbers too large for a scale have no bound: such a term is always a hit.
+        screen.floors[place] = -biases[i] / scale if rest <= scale * beyond * WIDER else -NEVER
         limits[TURNED] = max(limits[TURNED], math.sqrt(squares.sum()) / scale)
         limits[LENGTH] = max(limits[LENGTH], lengths[i] / scale)
         limits[CONSTANT] = max(limits[CONSTANT], abs(biases[i]) / scale)
@@ -225,7 +227,7 @@ def quantise(
     screen: Screen,
     scratch: HeadScratch,
 ) -> None:
-    """Turn hidden states into codes, with the scale, the slack and the rests of each.
+    """Turn hidden states into codes, with the scale and the slacks of each.
 
     states: float32 (rows, stride), of which count rows are tokens and hidden columns count.
     """
@@ -254,7 +256,6 @@ def quantise(
             scratch.scales[row] = 0
             for choice in range(choices.size):
                 scratch.slacks[choice * rows + row] = NEVER
-                scratch.rests[choice * rows + row] = 0
             continue
         line = turned[row * screen.shift.size : row * screen.shift.size + hidden]
         squares, scale = 0.0, largest_size(line) / STATE_LIMIT
@@ -278,6 +279,6 @@ def quantise(
             more = math.sqrt(before) * inverse * screen.lost[choice]
             more += math.sqrt(lost) * screen.kept[choice]
             rest = math.sqrt(max(0.0, squares - before) + 2.0**-40 * squares) * inverse
+            more += rest * screen.beyond[choice]
             scratch.slacks[choice * rows + row] = -(slack + more) * WIDER
-            scratch.rests[choice * rows + row] = rest * WIDER if last < hidden else 0.0
             first = last

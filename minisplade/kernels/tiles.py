@@ -30,6 +30,11 @@ def register_lanes() -> int:
     return 16 if {"avx512f", "avx512bw"} <= cpu_features() else 8
 
 
+TALLEST = ROWS + (2 if register_lanes() == 16 else 0)
+"""Tokens in the tallest tile of a product: with 32 registers there is room for some more."""
+FEW_ROWS = 10 * ROWS
+"""Where there are no more, what the last tile is short of counts."""
+
 TERMS = 2 * register_lanes()
 """Terms that are bounded at once, and whose codes are packed together: ROWS tokens and two
 registers of terms are 12 sums here too."""
@@ -76,16 +81,17 @@ def multiply_tile(
     out: FloatArray,
     out_start: int,
     out_stride: int,
+    rows: int,
 ) -> None:
-    """Add the product of ROWS rows and one panel to a tile of out.
+    """Add the product of some rows and one panel to a tile of out.
 
     x: float32, its rows x_stride apart; panel: float32 (size, PANEL) from panel_start on; out:
-    float32, its rows out_stride apart. Each sum starts at 0, where it loses least, runs over size
-    in order with one rounding a step, and is added to out once: so it does not depend on the tile
-    that it is computed in.
+    float32, its rows out_stride apart; rows: from ROWS to TALLEST. Each sum starts at 0, where it
+    loses least, runs over size in order with one rounding a step, and is added to out once: so it
+    does not depend on the tile that it is computed in.
     """
     weights = panel[panel_start : panel_start + size * PANEL].reshape(size, PANEL)
-    for row in range(ROWS):
+    for row in range(rows):
         inputs = x[x_start + row * x_stride :][:size]
         out[out_start + row * out_stride :][:PANEL] += inputs @ weights
 
@@ -102,6 +108,7 @@ def multiply_two_tiles(
     out: FloatArray,
     out_start: int,
     out_stride: int,
+    rows: int,
 ) -> None:
     """Do multiply_tile for two panels, panel_size apart, and columns of out side by side.
 
@@ -109,7 +116,15 @@ def multiply_two_tiles(
     """
     for panel in range(2):
         start, to = panels_start + panel * panel_size, out_start + panel * PANEL
-        multiply_tile(x, x_start, x_stride, panels, start, size, out, to, out_stride)
+        multiply_tile(x, x_start, x_stride, panels, start, size, out, to, out_stride, rows)
+
+
+def whole_tiles(count: int) -> int:
+    """Return the least number of rows, count or more, that tiles of ROWS to TALLEST make up."""
+    missed = count % ROWS
+    if count <= FEW_ROWS and missed <= (TALLEST - ROWS) * (count // ROWS):
+        return count
+    return round_up(count, ROWS)
 
 
 def multiply(
@@ -128,19 +143,22 @@ def multiply(
 ) -> None:
     """Add the product of some rows and panels to out, tile by tile.
 
-    x, out: as in multiply_tile, with a whole number of tiles of rows; panels: float32, the first
+    x, out: as in multiply_tile; rows: a number that whole_tiles returns; panels: float32, the first
     from panels_start on, the next panel_size further on; width: columns, a whole number of panels.
     """
     for column in range(0, width, 2 * PANEL):
         panel = panels_start + column // PANEL * panel_size
-        for row in range(0, rows, ROWS):
+        row = 0
+        while row < rows:
+            height = min(ROWS + (rows - row) % ROWS, TALLEST)
             at, to = x_start + row * x_stride, out_start + row * out_stride + column
             if column + PANEL < width:
                 multiply_two_tiles(
-                    x, at, x_stride, panels, panel, panel_size, size, out, to, out_stride
+                    x, at, x_stride, panels, panel, panel_size, size, out, to, out_stride, height
                 )
             else:
-                multiply_tile(x, at, x_stride, panels, panel, size, out, to, out_stride)
+                multiply_tile(x, at, x_stride, panels, panel, size, out, to, out_stride, height)
+            row += height
 
 
 def round_up(size: int, unit: int) -> int:
@@ -191,44 +209,36 @@ def bound_tile(
     scales: FloatArray,
     row: int,
     slacks: FloatArray,
-    rests: FloatArray,
     slacks_start: int,
     floors: FloatArray,
-    term_rests: FloatArray,
     floors_start: int,
     number: int,
     waiting: OffsetArray,
-    sums: SumArray,
     count: int,
 ) -> int:
     """Find the tokens of a tile that may have a positive logit, by the first columns of codes.
 
     codes: uint8 (..., size), hidden states plus CODE_OFFSET, ROWS of them from codes_start on;
     panel: int8 (size / 4, TERMS, 4), of which depth columns are looked at; scales: float32, from
-    row on; slacks and rests: float32, from slacks_start on; floors and term_rests: float32, from
-    floors_start on. A token waits unless product <= scale * floor + slack - rest * term_rest for
-    all terms.
+    row on; slacks: float32, from slacks_start on; floors: float32, from floors_start on. A token
+    waits unless product <= scale * floor + slack for all terms.
 
     The number of each such token, which is number for the first of the tile, is appended to
-    waiting, int64, and its TERMS products so far to sums, int32, which have room for ROWS more.
-    count: how many wait; returns how many do now. Nothing depends on what is found but that count,
-    so the processor has nothing to guess.
+    waiting, int64, which has room for ROWS more. count: how many wait; returns how many do now.
+    Nothing depends on what is found but that count, so the processor has nothing to guess.
 
     Columns are added in pieces of a block, or of what is left if that is less. first_sums: int32
     (pieces, TERMS), what undoes CODE_OFFSET. With VNNI, one piece must do. Without it, the true
     product within a piece must fit 16 bits: then it does not matter that sums of some columns may
     wrap around on the way there, because 16 bits is what they are kept in.
     """
-    states = codes[codes_start : codes_start + ROWS * size].reshape(ROWS, size)
-    terms = slice(floors_start, floors_start + TERMS)
     for token in range(ROWS):
-        products = _products(states[token, :depth], panel, panel_start, first_sums[first_sums_start:], block)
-        limits = scales[row + token] * floors[terms] + (
-            slacks[slacks_start + token] - rests[slacks_start + token] * term_rests[terms]
-        )
+        state = codes[codes_start + token * size :][:depth]
+        products = _products(state, panel, panel_start, first_sums[first_sums_start:], block)
+        slack = slacks[slacks_start + token]
         waiting[count] = number + token
-        sums[count * TERMS : (count + 1) * TERMS] = products
-        count += bool((~(products <= limits)).any())
+        floor = floors[floors_start : floors_start + TERMS]
+        count += int((~(products <= scales[row + token] * floor + slack)).any())
     return count
 
 
@@ -237,7 +247,6 @@ def bound_row(
     codes: ByteArray,
     codes_start: int,
     size: int,
-    depth: int,
     panel: CodeArray,
     panel_start: int,
     first_sums: SumArray,
@@ -247,19 +256,14 @@ def bound_row(
     slack: np.float32,
     floors: FloatArray,
     floors_start: int,
-    sums: SumArray,
-    sums_start: int,
 ) -> int:
-    """Find the terms whose logit at one token may be positive, from the columns that are left.
+    """Find the terms whose logit at one token may be positive, by all columns of codes.
 
-    sums: int32, from sums_start on, the products of the first depth columns; first_sums: of the
-    pieces after them. Returns one bit for each term, unless product <= scale * floor + slack. Other
-    arguments as in bound_tile.
+    Arguments as in bound_tile. Returns one bit for each term, unless product <= scale * floor +
+    slack.
     """
-    state = codes[codes_start + depth : codes_start + size]
-    products = sums[sums_start : sums_start + TERMS] + _products(
-        state, panel, panel_start + depth * TERMS, first_sums[first_sums_start:], block
-    )
+    state = codes[codes_start : codes_start + size]
+    products = _products(state, panel, panel_start, first_sums[first_sums_start:], block)
     limits = scale * floors[floors_start : floors_start + TERMS] + slack
     return sum(1 << int(place) for place in np.flatnonzero(~(products <= limits)))
 

@@ -11,21 +11,27 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
-from minisplade.arrays import FloatArray, IdArray, OffsetArray, Params
+from minisplade.arrays import FloatArray, IdArray, OffsetArray, Params, aligned_zeros
 from minisplade.errors import InputError
 from minisplade.kernels import layers
 from minisplade.kernels.attention import EVERYTHING, QUERY_BLOCK, AttentionScratch
-from minisplade.kernels.compiler import Bundle
-from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK, LayerWeights, Scratch
+from minisplade.kernels.compiler import Bundle, Call
+from minisplade.kernels.layers import (
+    PASSED_STRIDE,
+    ROW_BLOCK,
+    Embeddings,
+    LayerWeights,
+    Scratch,
+    Tokens,
+)
 from minisplade.kernels.rotary import rotary_layer, rotation_tables
 from minisplade.kernels.tiles import PANEL, ROWS, panels_of, round_up
-from minisplade.models.bert import BertConfig, positions
+from minisplade.models.bert import BertConfig
 
 CHUNK_ROWS = 2 * ROW_BLOCK
 """Tokens of a chunk, unless one text has more: enough to make up for reading all weights once."""
@@ -39,10 +45,7 @@ class Body:
     """An encoder with its weights laid out for the kernels."""
 
     config: BertConfig
-    word: FloatArray  # (V, D), as in the file
-    position: FloatArray  # (rows, D), as in the file, or one row of 0 where tokens are rotated
-    token_type: FloatArray  # (types, D), or one row of 0 where the model has none
-    embedding_norm: tuple[FloatArray, FloatArray]
+    embeddings: Bundle  # Embeddings, as in the file
     layers: tuple[Bundle, ...]  # of LayerWeights
     final_norm: tuple[FloatArray, FloatArray]  # (0,) each where there is none
     rotations: Mapping[float, tuple[FloatArray, FloatArray]]  # cosines and sines by their base
@@ -51,22 +54,12 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class BodySpace:
-    """The memory that one thread runs an encoder in."""
+    """The memory that one thread runs an encoder in, and how it goes from tokens to states."""
 
     max_rows: int
-    states: FloatArray  # (rows, D rounded up to PANEL), flat
+    tokens: Bundle  # Tokens
     scratch: Bundle  # Scratch
-    attending: Bundle  # AttentionScratch
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Token ids of some texts, one after another, with what tells where and of which type."""
-
-    input_ids: IdArray  # int32 (N,)
-    places: IdArray  # int32 (N,), rows of the table of positions
-    types: IdArray  # int32 (N,)
-    offsets: OffsetArray  # int64 (B + 1,)
+    steps: tuple[Call, ...]  # which leave the hidden states in scratch.states, a row a token
 
 
 def can_pack(config: BertConfig) -> bool:
@@ -80,10 +73,14 @@ def pack_body(params: Params, config: BertConfig) -> Body:
     size = config.hidden_size // config.num_heads
     return Body(
         config=config,
-        word=np.ascontiguousarray(params["embeddings.word.weight"]),
-        position=np.ascontiguousarray(params.get("embeddings.position.weight", nothing)),
-        token_type=np.ascontiguousarray(params.get("embeddings.token_type.weight", nothing)),
-        embedding_norm=norm(params, "embeddings.norm"),
+        embeddings=Bundle(
+            Embeddings(
+                np.ascontiguousarray(params["embeddings.word.weight"]),
+                np.ascontiguousarray(params.get("embeddings.position.weight", nothing)),
+                np.ascontiguousarray(params.get("embeddings.token_type.weight", nothing)),
+                *norm(params, "embeddings.norm"),
+            )
+        ),
         layers=tuple(Bundle(_pack_layer(params, config, i)) for i in range(config.num_layers)),
         final_norm=norm(params, "final_norm"),
         rotations={
@@ -93,8 +90,8 @@ def pack_body(params: Params, config: BertConfig) -> Body:
     )
 
 
-def space_shapes(config: BertConfig, rows: int) -> Shapes:
-    """Name the arrays that chunks of so many tokens are computed in."""
+def space_shapes(config: BertConfig, rows: int, texts: int) -> Shapes:
+    """Name the arrays that chunks of so many tokens and texts are computed in."""
     hidden = round_up(config.hidden_size, PANEL)
     inner = round_up(config.intermediate_size, PANEL) * (2 if config.gated else 1)
     inner = max(round_up(3 * config.hidden_size, PANEL), inner)
@@ -102,6 +99,11 @@ def space_shapes(config: BertConfig, rows: int) -> Shapes:
     # Attention reads whole tiles from any row on.
     tall, long = rows + ROWS, round_up(min(rows, config.max_positions), PANEL)
     return {
+        "input_ids": ((rows,), np.int32),
+        "types": ((rows,), np.int32),
+        "offsets": ((texts + 1,), np.int64),
+        "places": ((rows,), np.int32),
+        "owners": ((rows,), np.int32),
         "states": ((tall * hidden,), np.float32),
         "wide": ((tall * inner,), np.float32),
         "mixed": ((tall * hidden,), np.float32),
@@ -118,45 +120,71 @@ def size_bytes(shapes: Shapes) -> int:
     return sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in shapes.values())
 
 
-def make_space(config: BertConfig, rows: int) -> BodySpace:
-    """Allocate the memory for chunks of so many tokens."""
-    shapes = space_shapes(config, rows)
-    arrays: dict[str, Any] = {n: np.zeros(shape, kind) for n, (shape, kind) in shapes.items()}
-    return BodySpace(
-        max_rows=rows,
-        states=arrays["states"],
-        scratch=Bundle(Scratch(*(arrays[name] for name in Scratch._fields))),
-        attending=Bundle(AttentionScratch(*(arrays[name] for name in AttentionScratch._fields))),
-    )
+def make_arrays(shapes: Shapes) -> dict[str, Any]:
+    """Allocate arrays of such shapes, filled with 0."""
+    return {
+        name: aligned_zeros(math.prod(shape), kind).reshape(shape)
+        for name, (shape, kind) in shapes.items()
+    }
 
 
-def run_body(body: Body, chunk: Chunk, scratch: Bundle, attending: Bundle) -> None:
-    """Leave the hidden states of a chunk in scratch.states, a row a token."""
-    config, eps = body.config, body.config.layer_norm_eps
-    stride = round_up(config.hidden_size, PANEL)
-    places = np.zeros_like(chunk.places) if config.rotary_bases else chunk.places
-    tables = body.word, body.position, body.token_type, *body.embedding_norm
-    layers.embed(chunk.input_ids, places, chunk.types, *tables, eps, scratch, stride)
+def bundled(kind: Any, arrays: Mapping[str, Any]) -> Bundle:
+    """Bundle the arrays that a named tuple has fields for."""
+    return Bundle(kind(*(arrays[name] for name in kind._fields)))
+
+
+def make_space(body: Body, rows: int, arrays: Mapping[str, Any]) -> BodySpace:
+    """Put together the memory for chunks of so many tokens; arrays: those of space_shapes."""
+    tokens, scratch = bundled(Tokens, arrays), bundled(Scratch, arrays)
+    steps = _steps(body, tokens, scratch, bundled(AttentionScratch, arrays))
+    return BodySpace(rows, tokens, scratch, tuple(steps))
+
+
+def _steps(body: Body, tokens: Bundle, scratch: Bundle, attending: Bundle) -> Iterator[Call]:
+    """Prepare the calls that run an encoder."""
+    config, hidden, eps = body.config, body.config.hidden_size, body.config.layer_norm_eps
+    ids = config.position_offset, config.pad_token_id
+    stride = round_up(hidden, PANEL)
+    yield layers.embed.bound(tokens, body.embeddings, *ids, eps, scratch, stride)
     for layer, weights in enumerate(body.layers):
-        start = weights, config.num_heads, eps, chunk.offsets
+        start = weights, config.num_heads, eps, tokens
         if not config.rotary_bases:
-            layers.encoder_layer(*start, config.hidden_size, scratch, attending)
+            yield layers.encoder_layer.bound(*start, hidden, scratch, attending)
             continue
         window = config.windows[layer] if config.windows else None
-        rotary_layer(
+        yield rotary_layer.bound(
             *start,
-            chunk.places,
             *body.rotations[config.rotary_bases[layer]],
             EVERYTHING if window is None else window,
             config.pre_norm,
-            config.hidden_size,
+            hidden,
             scratch,
             attending,
         )
     if config.pre_norm:
-        rows = round_up(int(chunk.offsets[-1]), ROWS)
-        states = cast(Scratch, scratch.value).states
-        layers.layer_norm(states, stride, config.hidden_size, rows, *body.final_norm, eps)
+        yield layers.final_norm.bound(*body.final_norm, eps, tokens, hidden, scratch)
+
+
+def run_body(
+    space: BodySpace, sequences: Sequence[IdArray], types: Sequence[IdArray] | None = None
+) -> int:
+    """Leave the hidden states of a chunk in scratch.states; returns how many tokens there are.
+
+    sequences, types: int32 (T,) each; no types is the first for all.
+    """
+    tokens = cast(Tokens, space.tokens.value)
+    ends = list(accumulate(sequence.size for sequence in sequences))
+    count = ends[-1]
+    tokens.offsets[1 : len(ends) + 1] = ends
+    tokens.offsets[len(ends) + 1 :] = count
+    np.concatenate(sequences, out=tokens.input_ids[:count])
+    if types:
+        np.concatenate(types, out=tokens.types[:count])
+    else:
+        tokens.types[:count] = 0
+    for step in space.steps:
+        step()
+    return count
 
 
 def encode_tokens(
@@ -209,18 +237,22 @@ def _map_states(
     stride = round_up(config.hidden_size, PANEL)
     longest = max(sequence.size for sequence in sequences)
     rows, affordable = plan_rows(
-        longest, lambda rows: size_bytes(space_shapes(config, rows)), max_memory_bytes
+        longest, lambda rows: size_bytes(space_shapes(config, rows, rows)), max_memory_bytes
     )
-    chunks = list(cut_chunks(config, sequences, rows, rows, types))
+    chunks = cut_chunks(sequences, rows, rows)
 
-    def run(chunk: Chunk, space: BodySpace) -> list[FloatArray]:
-        run_body(body, chunk, space.scratch, space.attending)
-        states = space.states[: space.states.size // stride * stride].reshape(-1, stride)
-        taken = take(states[: chunk.offsets[-1], : config.hidden_size], chunk.offsets)
+    def run(chunk: slice, space: BodySpace) -> list[FloatArray]:
+        count = run_body(space, sequences[chunk], types and types[chunk])
+        states = cast(Scratch, space.scratch.value).states
+        states = states[: states.size // stride * stride].reshape(-1, stride)
+        offsets = cast(Tokens, space.tokens.value).offsets[: len(sequences[chunk]) + 1]
+        taken = take(states[:count, : config.hidden_size], offsets)
         return [array.copy() for array in taken]
 
+    def make() -> BodySpace:
+        return make_space(body, rows, make_arrays(space_shapes(config, rows, rows)))
+
     workers = max(1, min(num_threads, len(chunks), affordable))
-    make = partial(make_space, config, rows)
     return list(chain.from_iterable(over_threads(run, chunks, body.idle, make, rows, workers)))
 
 
@@ -237,8 +269,8 @@ ResultT = TypeVar("ResultT")
 
 
 def over_threads(
-    run: Callable[[Chunk, SpaceT], ResultT],
-    chunks: Sequence[Chunk],
+    run: Callable[[slice, SpaceT], ResultT],
+    chunks: Sequence[slice],
     idle: list[SpaceT],
     make: Callable[[], SpaceT],
     rows: int,
@@ -246,7 +278,7 @@ def over_threads(
 ) -> list[ResultT]:
     """Run chunks in their order over threads, with memory that is kept between calls."""
 
-    def run_one(chunk: Chunk) -> ResultT:
+    def run_one(chunk: slice) -> ResultT:
         # Lists are appended to and popped from atomically: no lock that a fork could leave held.
         try:
             space = idle.pop()
@@ -255,7 +287,7 @@ def over_threads(
         if space.max_rows < rows:
             space = make()
         result = run(chunk, space)
-        # One that was left half-way, by Ctrl-C say, may hold parts of that text: it is let go.
+        # One that was left half-way, by Ctrl-C say, may hold chunks of that text: it is let go.
         if len(idle) < num_threads:
             idle.append(space)
         return result
@@ -286,34 +318,19 @@ def plan_rows(
     return rows, max_memory_bytes // needed
 
 
-def cut_chunks(
-    config: BertConfig,
-    sequences: Sequence[IdArray],
-    rows: int,
-    texts: int,
-    types: Sequence[IdArray] | None = None,
-) -> Iterator[Chunk]:
-    """Put texts together, in order, as long as they fit.
+def cut_chunks(sequences: Sequence[IdArray], rows: int, texts: int) -> list[slice]:
+    """Put texts together, in order, as long as they fit; returns which make up each chunk.
 
-    sequences, types: int32 (T,) each; no types is the first for all. rows, texts: most of each.
+    sequences: int32 (T,) each. rows, texts: most of each.
     """
-    first = last = total = 0
+    chunks = []
+    first = total = 0
     for last, sequence in enumerate(sequences):
         if last - first == texts or total + sequence.size > rows:
-            yield _chunk(config, sequences[first:last], types and types[first:last])
+            chunks.append(slice(first, last))
             first, total = last, 0
         total += sequence.size
-    yield _chunk(config, sequences[first:], types and types[first:])
-
-
-def _chunk(
-    config: BertConfig, sequences: Sequence[IdArray], types: Sequence[IdArray] | None
-) -> Chunk:
-    offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
-    np.cumsum([sequence.size for sequence in sequences], out=offsets[1:])
-    places = np.concatenate([positions(config, sequence) for sequence in sequences])
-    kinds = np.concatenate(types) if types else np.zeros(places.size, dtype=np.int32)
-    return Chunk(np.concatenate(sequences), places, kinds, offsets)
+    return [*chunks, slice(first, len(sequences))]
 
 
 def _pack_layer(params: Params, config: BertConfig, layer: int) -> LayerWeights:

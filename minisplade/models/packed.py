@@ -6,28 +6,28 @@ of the logits. The bytes of a vector depend on its text alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from minisplade.arrays import FloatArray, IdArray, aligned_zeros
+from minisplade.arrays import FloatArray, IdArray
 from minisplade.kernels import head, layers
-from minisplade.kernels.attention import AttentionScratch
-from minisplade.kernels.compiler import Bundle
-from minisplade.kernels.layers import Scratch
+from minisplade.kernels.compiler import Bundle, Call
+from minisplade.kernels.layers import TransformWeights
 from minisplade.kernels.screen import WAITING, HeadScratch, code_columns
-from minisplade.kernels.tiles import LANES, PANEL, ROWS, TERMS, panels_of, round_up
+from minisplade.kernels.tiles import LANES, PANEL, ROWS, panels_of, round_up
 from minisplade.models import MaskedLanguageModel, screening
 from minisplade.models.bert import BertConfig
 from minisplade.models.body import (
     Body,
-    Chunk,
+    BodySpace,
     Shapes,
+    bundled,
     cut_chunks,
+    make_arrays,
+    make_space,
     norm,
     over_threads,
     pack_body,
@@ -54,16 +54,17 @@ class PackedModel:
     """A model with its weights laid out for the kernels."""
 
     body: Body
-    transform: tuple[FloatArray, FloatArray]
-    transform_norm: tuple[FloatArray, FloatArray]
-    decoder: FloatArray  # flat (V, D rounded up to LANES), the file's own where that is D
-    bias: FloatArray  # (V,)
+    transform: Bundle  # TransformWeights
+    decoder: Bundle  # float32, flat (V, D rounded up to LANES), the file's own where that is D
+    decoder_stride: int  # D rounded up to LANES
+    bias: Bundle  # float32 (V,)
     screened: bool  # whether a bound rules out most logits, or all are computed
     screens: list[Bundle] = field(default_factory=list)  # of Screen; the last is used
     # Hidden states to learn from, each part with how many there are up to its end.
     seen: list[tuple[int, FloatArray]] = field(default_factory=list)
     learning: list[None] = field(default_factory=lambda: [None])  # empty when that is done
-    panels: list[tuple[FloatArray, FloatArray, float]] = field(default_factory=list)  # likewise
+    panels: list[tuple[Bundle, Bundle, float]] = field(default_factory=list)  # one, when needed
+    sizes: dict[int, int] = field(default_factory=dict)  # bytes of a workspace, by its rows
     idle: list[Workspace] = field(default_factory=list)
 
     @property
@@ -72,23 +73,31 @@ class PackedModel:
         return self.body.config
 
     @property
-    def decoder_stride(self) -> int:
-        """Columns of the decoder, with those that were added."""
-        return self.decoder.size // self.bias.size
+    def decoder_rows(self) -> FloatArray:
+        """The decoder (V, D), without what was added."""
+        rows: FloatArray = self.decoder.value.reshape(-1, self.decoder_stride)
+        return rows[:, : self.config.hidden_size]
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """The memory that one thread computes a chunk in."""
 
-    max_rows: int
-    states: FloatArray  # (rows, D), what the decoder reads
-    scratch: Bundle  # Scratch
-    attending: Bundle  # AttentionScratch
+    body: BodySpace
+    transform: Call  # from body.scratch's states to those below
+    offsets: Bundle  # of body.tokens
+    owners: Bundle  # likewise
+    states: Bundle  # float32 (rows, D), flat, what the decoder reads
     head: Bundle  # HeadScratch
-    pooled: FloatArray  # (texts, V), all 0 between chunks
-    term_ids: IdArray  # (V,)
-    weights: FloatArray  # (V,)
+    pooled: Bundle  # float32 (texts, V), all 0 between chunks
+    pooled_rows: tuple[Bundle, ...]  # float32 (V,), the same text by text
+    term_ids: Bundle  # int32 (V,)
+    weights: Bundle  # float32 (V,)
+
+    @property
+    def max_rows(self) -> int:
+        """Tokens that a chunk may have."""
+        return self.body.max_rows
 
 
 def pack_model(model: MaskedLanguageModel, screened: bool) -> PackedModel:
@@ -100,10 +109,14 @@ def pack_model(model: MaskedLanguageModel, screened: bool) -> PackedModel:
         decoder = np.pad(decoder, [(0, 0), (0, -hidden % LANES)])
     return PackedModel(
         body=pack_body(params, config),
-        transform=pack_linear(params, hidden, "head.transform"),
-        transform_norm=norm(params, "head.norm"),
-        decoder=np.ascontiguousarray(decoder).reshape(-1),
-        bias=np.array(params["head.decoder.bias"]),
+        transform=Bundle(
+            TransformWeights(
+                *pack_linear(params, hidden, "head.transform"), *norm(params, "head.norm")
+            )
+        ),
+        decoder=Bundle(np.ascontiguousarray(decoder).reshape(-1)),
+        decoder_stride=decoder.shape[1],
+        bias=Bundle(np.array(params["head.decoder.bias"])),
         screened=screened,
     )
 
@@ -127,11 +140,11 @@ def encode(
     longest = max(sequence.size for sequence in sequences)
     rows, affordable = plan_rows(longest, lambda r: workspace_bytes(packed, r), max_memory_bytes)
     texts = min(CHUNK_TEXTS, rows // 2)
-    chunks = list(cut_chunks(packed.config, sequences, rows, texts))
+    chunks = cut_chunks(sequences, rows, texts)
     workers = max(1, min(num_threads, len(chunks), affordable))
 
-    def run(chunk: Chunk, workspace: Workspace) -> SparseVectors:
-        return _encode_chunk(packed, chunk, strategy, activation, workspace)
+    def run(chunk: slice, workspace: Workspace) -> SparseVectors:
+        return _encode_chunk(packed, sequences[chunk], strategy, activation, workspace)
 
     # The first chunk of all makes the screen that the others share.
     alone = int(packed.screened and not packed.screens)
@@ -148,8 +161,7 @@ def chosen_logits(packed: PackedModel, input_ids: IdArray, term_ids: IdArray) ->
     rounding.
     """
     workspace = _workspace(packed, round_up(input_ids.size, ROWS))
-    (chunk,) = cut_chunks(packed.config, [input_ids], input_ids.size, 1)
-    _transform(packed, chunk, workspace)
+    _transform([input_ids], workspace)
     stride = round_up(packed.config.hidden_size, PANEL)
     logits = np.empty((input_ids.size, term_ids.size), dtype=np.float32)
     decoder = packed.decoder, packed.decoder_stride, packed.bias
@@ -159,7 +171,9 @@ def chosen_logits(packed: PackedModel, input_ids: IdArray, term_ids: IdArray) ->
 
 def workspace_bytes(packed: PackedModel, rows: int) -> int:
     """Return the memory that one thread needs for chunks of so many tokens, in bytes."""
-    return size_bytes(_workspace_shapes(packed, rows))
+    if rows not in packed.sizes:
+        packed.sizes[rows] = size_bytes(_workspace_shapes(packed, rows))
+    return packed.sizes[rows]
 
 
 def _workspace_shapes(packed: PackedModel, rows: int) -> Shapes:
@@ -170,92 +184,68 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> Shapes:
     tall, texts = rows + ROWS, min(CHUNK_TEXTS, rows // 2)
     screened = int(packed.screened)
     choices = screening.depth_choices(config.hidden_size, coding).size
-    return {
-        **space_shapes(config, rows),
+    space = space_shapes(config, rows, texts)
+    own = {
         "codes": ((screened * tall * columns,), np.uint8),
         "scales": ((screened * tall,), np.float32),
         "slacks": ((screened * tall * choices,), np.float32),
-        "rests": ((screened * tall * choices,), np.float32),
         "waiting": ((WAITING,), np.int64),
-        "partial": ((WAITING * TERMS,), np.int32),
         "logits": ((ROWS * PANEL,), np.float32),
         "margins": ((tall,), np.float32),
         "pooled": ((texts, config.vocab_size), np.float32),
         "term_ids": ((config.vocab_size,), np.int32),
         "weights": ((config.vocab_size,), np.float32),
     }
+    assert not space.keys() & own.keys()
+    return space | own
 
 
 def _workspace(packed: PackedModel, rows: int) -> Workspace:
-    shapes = _workspace_shapes(packed, rows)
-    arrays: dict[str, Any] = {
-        name: aligned_zeros(math.prod(shape), kind).reshape(shape)
-        for name, (shape, kind) in shapes.items()
-    }
+    arrays = make_arrays(_workspace_shapes(packed, rows))
     arrays["turned"] = arrays["wide"]  # which is idle when the head's turn comes
+    config = packed.config
+    body, weights = make_space(packed.body, rows, arrays), (packed.transform, config.layer_norm_eps)
     return Workspace(
-        max_rows=rows,
-        states=arrays["mixed"],
-        scratch=Bundle(Scratch(*(arrays[name] for name in Scratch._fields))),
-        attending=Bundle(AttentionScratch(*(arrays[name] for name in AttentionScratch._fields))),
-        head=Bundle(HeadScratch(*(arrays[name] for name in HeadScratch._fields))),
-        pooled=arrays["pooled"],
-        term_ids=arrays["term_ids"],
-        weights=arrays["weights"],
+        body=body,
+        transform=layers.transform.bound(*weights, body.tokens, config.hidden_size, body.scratch),
+        offsets=Bundle(arrays["offsets"]),
+        owners=Bundle(arrays["owners"]),
+        states=Bundle(arrays["mixed"]),
+        head=bundled(HeadScratch, arrays),
+        pooled=Bundle(arrays["pooled"]),
+        pooled_rows=tuple(map(Bundle, arrays["pooled"])),
+        term_ids=Bundle(arrays["term_ids"]),
+        weights=Bundle(arrays["weights"]),
     )
 
 
 def _encode_chunk(
     packed: PackedModel,
-    chunk: Chunk,
+    sequences: Sequence[IdArray],
     strategy: Strategy,
     activation: Activation,
     workspace: Workspace,
 ) -> SparseVectors:
     """Run one chunk through body, head and pooling."""
-    num_texts = chunk.offsets.size - 1
-    _transform(packed, chunk, workspace)
-    stride = round_up(packed.config.hidden_size, PANEL)
-    owners = np.repeat(np.arange(num_texts, dtype=np.int32), np.diff(chunk.offsets))
-    states = workspace.states
+    count = _transform(sequences, workspace)
+    hidden = packed.config.hidden_size
+    states = workspace.states, round_up(hidden, PANEL), hidden, workspace.offsets, workspace.owners
     decoder = packed.decoder, packed.decoder_stride, packed.bias
     finished = False
     if packed.screened and strategy == "max":
-        finished = head.pool_screened(
-            states,
-            stride,
-            packed.config.hidden_size,
-            chunk.offsets,
-            owners,
-            *decoder,
-            _screen(packed, chunk, workspace),
-            workspace.head,
-            workspace.pooled,
-        )
+        screen = _screen(packed, count, workspace)
+        finished = head.pool_screened(*states, *decoder, screen, workspace.head, workspace.pooled)
     added = strategy == "sum"
     code = ACTIVATIONS[activation]
     if not finished:
-        head.pool_all(
-            states,
-            stride,
-            packed.config.hidden_size,
-            chunk.offsets,
-            owners,
-            *decoder,
-            *_decoder_panels(packed),
-            code,
-            added,
-            workspace.head,
-            workspace.pooled,
-        )
+        panels = _decoder_panels(packed)
+        head.pool_all(*states, *decoder, *panels, code, added, workspace.head, workspace.pooled)
     term_ids, weights, ends = [], [], [0]
-    for text in range(num_texts):
-        count = head.take_active(
-            workspace.pooled[text], code, added, workspace.term_ids, workspace.weights
-        )
-        term_ids.append(workspace.term_ids[:count].copy())
-        weights.append(workspace.weights[:count].copy())
-        ends.append(ends[-1] + count)
+    for pooled in workspace.pooled_rows[: len(sequences)]:
+        found = head.take_active(pooled, code, added, workspace.term_ids, workspace.weights)
+        term_ids.append(workspace.term_ids.value[:found].copy())
+        weights.append(workspace.weights.value[:found].copy())
+        ends.append(ends[-1] + found)
     return SparseVectors(
         np.array(ends, dtype=np.int64),
         np.concatenate(term_ids),
@@ -264,44 +254,39 @@ def _encode_chunk(
     )
 
 
-def _transform(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> None:
-    """Leave what the decoder reads in the workspace's mixed rows."""
-    run_body(packed.body, chunk, workspace.scratch, workspace.attending)
-    layers.transform(
-        *packed.transform,
-        *packed.transform_norm,
-        packed.config.layer_norm_eps,
-        round_up(int(chunk.offsets[-1]), ROWS),
-        packed.config.hidden_size,
-        workspace.scratch,
-    )
+def _transform(sequences: Sequence[IdArray], workspace: Workspace) -> int:
+    """Leave what the decoder reads in the workspace's states; returns the number of tokens."""
+    count = run_body(workspace.body, sequences)
+    workspace.transform()
+    return count
 
 
-def _decoder_panels(packed: PackedModel) -> tuple[FloatArray, FloatArray, float]:
+def _decoder_panels(packed: PackedModel) -> tuple[Bundle, Bundle, float]:
     """Return decoder and bias in panels and the length of the longest row, for pool_all."""
     if not packed.panels:
-        hidden = packed.config.hidden_size
-        decoder = packed.decoder.reshape(packed.bias.size, -1)[:, :hidden]
+        decoder, bias = packed.decoder_rows, packed.bias.value
         longest = float(np.sqrt(np.square(decoder, dtype=np.float64).sum(axis=1).max()))
-        bias = np.zeros(round_up(packed.bias.size, PANEL), dtype=np.float32)
-        bias[: packed.bias.size] = packed.bias
-        packed.panels.append((panels_of(decoder, hidden), bias, longest))
+        whole = np.zeros(round_up(bias.size, PANEL), dtype=np.float32)
+        whole[: bias.size] = bias
+        panels = panels_of(decoder, packed.config.hidden_size)
+        packed.panels.append((Bundle(panels), Bundle(whole), longest))
     return packed.panels[0]
 
 
-def _screen(packed: PackedModel, chunk: Chunk, workspace: Workspace) -> Bundle:
-    """Return the Screen to use now; the hidden states of the chunk are the model's to learn from.
+def _screen(packed: PackedModel, rows: int, workspace: Workspace) -> Bundle:
+    """Return the Screen to use now; the first rows of states are the model's to learn from.
 
     Any screen gives the same vectors. The first is made at once; a quicker one follows when enough
     of the text has passed to know what this model's hidden states are like.
     """
-    hidden, rows = packed.config.hidden_size, int(chunk.offsets[-1])
-    states = workspace.states.reshape(-1, round_up(hidden, PANEL))[:rows, :hidden]
-    decoder = packed.decoder.reshape(packed.bias.size, -1)[:, :hidden]
+    if packed.screens and not packed.learning:
+        return packed.screens[-1]
+    hidden = packed.config.hidden_size
+    states = workspace.states.value.reshape(-1, round_up(hidden, PANEL))[:rows, :hidden]
+    decoder, bias = packed.decoder_rows, packed.bias.value
     if not packed.screens:
-        coding = screening.coding_here(hidden)
-        plan = screening.first_plan(states, packed.bias.size, coding)
-        packed.screens.append(screening.build_screen(plan, decoder, packed.bias))
+        plan = screening.first_plan(states, bias.size, screening.coding_here(hidden))
+        packed.screens.append(screening.build_screen(plan, decoder, bias))
     if packed.learning:
         part = states[: -(-rows // LEARN_PART)].copy()
         count = sum(before for before, _ in packed.seen[-1:]) + len(part)
@@ -320,6 +305,6 @@ def _learn(packed: PackedModel, decoder: FloatArray) -> None:
     seen = np.concatenate([states for _, states in packed.seen])
     packed.seen.clear()
     coding = screening.coding_here(decoder.shape[1])
-    plan = screening.learned_plan(seen, decoder, packed.bias, coding)
+    plan = screening.learned_plan(seen, decoder, packed.bias.value, coding)
     if plan is not None:
-        packed.screens.append(screening.build_screen(plan, decoder, packed.bias))
+        packed.screens.append(screening.build_screen(plan, decoder, packed.bias.value))

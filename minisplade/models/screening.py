@@ -16,6 +16,7 @@ of that kind, and each panel is first looked at as deep as costs least for a sam
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,9 +41,11 @@ DEPTHS = 8
 """After how many columns the bound may stop: so many choices, evenly spread."""
 ORDERING_DEPTH = 1
 """The depth that terms are ordered by, as a place among the choices."""
-COMPARING, WAITING, ALONE = 16, 40, 1.5
-"""What comparing a token with its bound costs, and that it waits, both in columns of a tile; and
-how much longer a column takes outside a tile."""
+COMPARING, AGAIN = 14, 300
+"""What comparing a token with its bound costs, and that all its columns are looked at alone, in
+columns of a tile; measured."""
+SHARED = 0.05
+"""The part of all terms that are as short beyond a depth as all have to be made."""
 TERMS_AT_ONCE = 4096
 TINY = np.float32(1e-30)
 
@@ -56,6 +59,7 @@ class Plan:
     shift: DoubleArray  # float64 (D,), a: u = A h + a
     order: IdArray  # int32 (V,), the term in each place
     depths: IdArray  # int32 (panels,), places in depth_choices
+    beyond: DoubleArray  # float64 (choices,), of a Screen
 
 
 @functools.cache
@@ -85,13 +89,14 @@ def first_plan(states: FloatArray, num_terms: int, coding: Coding) -> Plan:
     """
     hidden = states.shape[1]
     panels = round_up(num_terms, TERMS) // TERMS
-    whole = depth_choices(hidden, coding).size - 1
+    choices = depth_choices(hidden, coding).size
     return Plan(
         coding=coding,
         axes=np.eye(hidden),
         shift=-states.mean(axis=0, dtype=np.float64),
         order=np.arange(num_terms, dtype=np.int32),
-        depths=np.full(panels, whole, dtype=np.int32),
+        depths=np.full(panels, choices - 1, dtype=np.int32),
+        beyond=np.ones(choices),
     )
 
 
@@ -110,16 +115,18 @@ def learned_plan(
         axes, shift = balanced_axes(states, decoder)
     except np.linalg.LinAlgError:  # numbers too large or too small, or none
         return None
+    beyond = shared_lengths(decoder, axes, coding)
     places = np.linspace(0, states.shape[0] - 1, 2 * SAMPLE).astype(np.int64)
-    some, others = (Sample(states[half], axes, shift, coding) for half in (places[::2], places[1::2]))
+    some, others = (
+        Sample(states[half], axes, shift, coding, beyond) for half in (places[::2], places[1::2])
+    )
     everything = np.arange(bias.size, dtype=np.int32)
-    depth = choices[: ORDERING_DEPTH + 1][-1:]
-    by_term = some.open_terms(decoder, bias, everything, depth, 1)
+    early = min(ORDERING_DEPTH, choices.size - 2)
+    by_term = some.open_terms(decoder, bias, everything, [early], 1)
     order = np.argsort(-by_term[0], kind="stable").astype(np.int32)
-    goes_on = others.open_terms(decoder, bias, order, choices[:-1], TERMS)
+    goes_on = others.open_terms(decoder, bias, order, range(choices.size - 1), TERMS)
     costs = np.full((choices.size, goes_on.shape[1]), float(choices[-1] + COMPARING))
-    first, rest = choices[:-1, None] + COMPARING, choices[-1] - choices[:-1, None]
-    costs[:-1] = first + goes_on * (WAITING + ALONE * rest)
+    costs[:-1] = choices[:-1, None] + COMPARING + goes_on * AGAIN * choices[-1] / 128
     depths = costs.argmin(axis=0).astype(np.int32)
     if depths.min() == choices.size - 1:
         return None
@@ -128,7 +135,20 @@ def learned_plan(
     ranks = np.argsort(depths[:full], kind="stable")
     order[: full * TERMS] = order[: full * TERMS].reshape(-1, TERMS)[ranks].ravel()
     depths[:full] = depths[ranks]
-    return Plan(coding, axes, shift, order, depths)
+    return Plan(coding, axes, shift, order, depths, beyond)
+
+
+def shared_lengths(decoder: FloatArray, axes: DoubleArray, coding: Coding) -> DoubleArray:
+    """Choose the length that weights may have beyond each depth, in steps of their codes.
+
+    Longer ones get coarser codes, which costs little until many have to.
+    """
+    choices = depth_choices(decoder.shape[1], coding)
+    every = max(1, len(decoder) // TERMS_AT_ONCE)
+    terms = decoder[::every] @ np.linalg.inv(axes).astype(np.float32)
+    steps = _steps(terms, coding.largest, coding.longest)
+    lengths = [np.quantile(_lengths(terms[:, depth:]) / steps, SHARED) for depth in choices]
+    return np.fmax(lengths, 1.0)
 
 
 def balanced_axes(states: FloatArray, decoder: FloatArray) -> tuple[DoubleArray, DoubleArray]:
@@ -172,13 +192,13 @@ def build_screen(plan: Plan, decoder: FloatArray, bias: FloatArray) -> Bundle:
     screen = Screen(
         coding=plan.coding,
         panels=aligned_zeros(places * columns, np.int8),
-        first_sums=aligned_zeros(places * (blocks + 1), np.int32),
+        first_sums=aligned_zeros(places * blocks, np.int32),
+        early_sums=aligned_zeros(places * blocks, np.int32),
         floors=floors,
-        rests=aligned_zeros(places, np.float32),
         order=np.pad(plan.order, (0, places - num_terms)),
         depths=plan.depths,
         depth_choices=choices,
-        pieces=-(-choices // plan.coding.block),
+        beyond=plan.beyond,
         axes=panels_of(axes, hidden),
         shift=np.pad(shift, (0, -hidden % PANEL)),
         turning=np.array([np.linalg.norm(exact), np.linalg.norm(shift), residue]),
@@ -207,20 +227,22 @@ class Sample:
     axes: DoubleArray
     shift: DoubleArray
     coding: Coding
+    beyond: DoubleArray
 
     def open_terms(
         self,
         decoder: FloatArray,
         bias: FloatArray,
         order: IdArray,
-        depths: OffsetArray,
+        places: Sequence[int],
         together: int,
     ) -> NDArray[np.float32]:
-        """Return how often any of some terms that stand together are open after each depth.
+        """Return how often any of some terms that stand together are open after some depths.
 
-        order: int32 (V,); depths: int64 (P,); together: how many; returns float32 (P, panels), from
-        0 to 1.
+        order: int32 (V,); places: of P depths; together: how many; returns float32 (P, panels),
+        from 0 to 1.
         """
+        depths = depth_choices(decoder.shape[1], self.coding)[list(places)]
         states = (self.states @ self.axes.T + self.shift).astype(np.float32)
         back = np.linalg.inv(self.axes).astype(np.float32)
         state_step = _steps(states, 127, self.coding.longest)
@@ -230,13 +252,15 @@ class Sample:
             here = order[first : first + TERMS_AT_ONCE]
             terms = decoder[here] @ back
             constant = bias[here] - terms @ self.shift.astype(np.float32)
-            step = _steps(terms, self.coding.largest, self.coding.longest)
-            for place, depth in enumerate(depths):
+            finest = _steps(terms, self.coding.largest, self.coding.longest)
+            for place, (depth, beyond) in enumerate(zip(depths, self.beyond[list(places)])):
+                beyond = np.float32(beyond)
+                step = np.maximum(finest, _lengths(terms[:, depth:]) / beyond)
                 longest_code = (_lengths(terms[:, :depth]) / step).max()
                 rounded = _lengths(states[:, :depth]) + state_step * longest_code
                 unsure = np.sqrt(depth / 12) * rounded
                 of_states = _with(states[:, :depth], 1, unsure, _lengths(states[:, depth:]))
-                of_terms = _with(terms[:, :depth], constant, step, _lengths(terms[:, depth:]))
+                of_terms = _with(terms[:, :depth], constant, step, step * beyond)
                 is_open = np.pad(of_states @ of_terms.T > 0, [(0, 0), (0, -here.size % together)])
                 often = is_open.reshape(len(states), -1, together).any(axis=2).mean(axis=0)
                 found[place, first // together :][: often.size] = often
