@@ -13,11 +13,12 @@ from minisplade.kernels import head
 from minisplade.kernels.compiler import Bundle
 from minisplade.kernels.layers import PASSED_STRIDE, ROW_BLOCK
 from minisplade.kernels.screen import WAITING, HeadScratch, code_columns, coding_of, quantise
-from minisplade.kernels.tiles import CODE_OFFSET, LANES, PANEL, ROWS, TERMS, has_vnni
+from minisplade.kernels.tiles import CODE_OFFSET, LANES, PANEL, ROWS, TERMS
 from minisplade.models.screening import (
     DEPTHS,
     Plan,
     build_screen,
+    coding_here,
     depth_choices,
     first_plan,
     learned_plan,
@@ -198,7 +199,7 @@ def test_the_bound_leaves_little() -> None:
     """A sound bound could still be useless: most pairs below -1.5 deviations must be ruled out."""
     rng = np.random.default_rng(9)
     case = Case(normal(rng, 60, 128), normal(rng, 640, 128), np.full(640, -4 * np.sqrt(128)))
-    plan = first_plan(np.zeros((1, 128), np.float32), 640, coding_of(128, False))
+    plan = first_plan(np.zeros((1, 128), np.float32), 640, coding_here(128))
     finished, _ = case.screened(np.array([0, 60], dtype=np.int64), plan)
     assert finished
 
@@ -206,7 +207,7 @@ def test_the_bound_leaves_little() -> None:
 def test_screening_stops_where_much_is_active() -> None:
     rng = np.random.default_rng(2)
     case = Case(normal(rng, 60, 32), normal(rng, 640, 32), np.zeros(640))
-    plan = first_plan(np.zeros((1, 32), np.float32), 640, coding_of(32, False))
+    plan = first_plan(np.zeros((1, 32), np.float32), 640, coding_here(32))
     finished, _ = case.screened(np.array([0, 60], dtype=np.int64), plan)
     assert not finished
 
@@ -276,7 +277,7 @@ def test_learned_axes_rule_out_more() -> None:
     states = (normal(rng, 600, 64) * spread) @ turn
     decoder = normal(rng, 960, 64)
     bias = np.full(960, -4 * np.sqrt(np.square(spread).sum()), np.float32)
-    coding = coding_of(64, wide=True)
+    coding = coding_here(64)
     plan = learned_plan(states.astype(np.float32), decoder, bias, coding)
     assert plan is not None
     columns = depth_choices(64, coding)[plan.depths]
@@ -289,7 +290,7 @@ def test_learned_axes_rule_out_more() -> None:
 def test_nothing_is_learned_from_nothing() -> None:
     states, decoder = np.zeros((600, 8), np.float32), np.ones((64, 8), np.float32)
     bias = np.ones(64, np.float32)
-    coding = coding_of(8, wide=False)
+    coding = coding_here(8)
     assert learned_plan(states * np.nan, decoder, bias, coding) is None
     assert learned_plan(states, decoder, bias, coding) is None  # every term stays open
 

@@ -128,8 +128,8 @@ def raise_pooled(
 ) -> int:
     """Look at all columns for what waits, and compute the logits that still may be positive.
 
-    tokens: how many there are; rows: of codes, tokens and some more; size: of their columns; count: of those that wait; other arguments as in
-    pool_screened. Returns how many logits that were.
+    tokens: how many there are; rows: of codes, as many and some more; size: columns of codes;
+    count: how many wait; other arguments as in pool_screened. Returns how many logits that were.
     """
     block, last_choice = screen.coding.block, screen.depth_choices.size - 1
     pieces = size // block

@@ -4,6 +4,7 @@ LLVM vectorises simple loops well, but does not keep a block of sums in register
 two matrices past it. So tiles are put together here by hand; tiles.py says what they compute.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,7 +25,7 @@ from minisplade.kernels.ir import (
     constant,
     vector,
 )
-from minisplade.kernels.tiles import LANES, PANEL, ROWS, TALLEST, TERMS, has_vnni, register_lanes
+from minisplade.kernels.tiles import COLUMNS, LANES, PANEL, ROWS, TALLEST, has_vnni, register_lanes
 
 RETURNS = {"int64": types.int64, "float32": types.float32, "none": types.void}
 
@@ -209,8 +210,8 @@ def bound_tile(
         )
         emit.store(emit.plus(number, token), first, count)
         mask = ir.IntType(lanes)
-        either = builder.bitcast(builder.or_(*exceeded), mask)
-        some = builder.icmp_unsigned("!=", either, constant(mask, 0))
+        any_of = builder.bitcast(functools.reduce(builder.or_, exceeded), mask)
+        some = builder.icmp_unsigned("!=", any_of, constant(mask, 0))
         count = builder.add(count, builder.zext(some, count.type))
     return count
 
@@ -230,40 +231,36 @@ def bound_row(
     floors: Value,
     floors_start: Value,
 ) -> Value:
-    """Keep two sums, and make the comparisons' bits a number."""
+    """Make the comparisons' bits a number."""
     builder = emit.builder
     products = Products(
         emit,
         [emit.pointer(0, codes, codes_start, INT32)],
         emit.pointer(3, panel, panel_start, INT8),
         emit.pointer(5, first_sums, first_sums_start, INT32),
-        turns=2,
     )
     products.add(size, block)
     floor = emit.pointer(10, floors, floors_start, vector(FLOAT32, register_lanes()))
     exceeded = products.exceeding(0, scale, floor, slack)
-    whole = builder.shuffle_vector(
-        *exceeded, ir.Constant(ir.VectorType(INT32, TERMS), list(range(TERMS)))
-    )
-    return builder.zext(builder.bitcast(whole, ir.IntType(TERMS)), INT64)
+    lanes = register_lanes()
+    bits = constant(INT64, 0)
+    for column, found in enumerate(exceeded):
+        own = builder.zext(builder.bitcast(found, ir.IntType(lanes)), INT64)
+        bits = builder.or_(bits, builder.shl(own, constant(INT64, column * lanes)))
+    return bits
 
 
 class Products:
-    """The products of the codes of some tokens and of two registers of terms, as they add up.
+    """The products of the codes of some tokens and of COLUMNS registers of terms, as they add up.
 
     One instruction of VNNI multiplies four bytes of each lane and adds all to 32 bits. Without it
     there are two, VPMADDUBSW and an addition, to 16 bits, of which two halves are added at the end
     of a piece: still three times as fast as float32.
     """
 
-    def __init__(
-        self, emit: Emitter, inputs: list[Value], weights: Value, starts: Value, turns: int = 1
-    ) -> None:
-        """Take pointers to the codes of each token, of the terms, and to first sums.
-
-        turns: how many sums VNNI adds to in turn, where there are too few to wait for.
-        """
-        self.emit, self.inputs, self.turns = emit, inputs, turns
+    def __init__(self, emit: Emitter, inputs: list[Value], weights: Value, starts: Value) -> None:
+        """Take pointers to the codes of each token, of the terms, and to first sums."""
+        self.emit, self.inputs = emit, inputs
         self.lanes = register_lanes()
         self.bytes = vector(INT8, 4 * self.lanes)
         self.halves, self.words = vector(INT16, 2 * self.lanes), vector(INT32, self.lanes)
@@ -271,19 +268,19 @@ class Products:
         self.weights = emit.moved(weights, 0, self.words)
         self.starts = emit.moved(starts, 0, self.words)
         if self.vnni:
-            first = [emit.load(self.starts, column) for column in range(2)]
+            first = [emit.load(self.starts, column) for column in range(COLUMNS)]
             self.totals = [[emit.variable(start) for start in first] for _ in inputs]
-            self.sums = [self.totals, *(self._zeros(self.words) for _ in range(turns - 1))]
+            self.sums = self.totals
         else:
             self.totals = self._zeros(self.words)
-            self.sums = [self._zeros(self.halves)]
+            self.sums = self._zeros(self.halves)
 
     def _zeros(self, kind: Any) -> list[list[Value]]:
         zero = constant(kind, 0)
-        return [[self.emit.variable(zero) for _ in range(2)] for _ in self.inputs]
+        return [[self.emit.variable(zero) for _ in range(COLUMNS)] for _ in self.inputs]
 
     def exceeding(self, token: int, scale: Value, floor: Value, slack: Value) -> list[Value]:
-        """Compare what has been added with scale * floor + slack, in both columns."""
+        """Compare what has been added with scale * floor + slack, in all columns."""
         emit, found = self.emit, []
         times, plus = emit.splat(scale, self.lanes), emit.splat(slack, self.lanes)
         for column, total in enumerate(self.totals[token]):
@@ -299,7 +296,8 @@ class Products:
         four = constant(INT64, 4)
         all_steps = builder.udiv(columns, four)
         if self.vnni:
-            self._add_in_turn(all_steps)
+            with emit.steps(all_steps) as step:
+                self._add_step(step.index)
             return
         left = emit.variable(all_steps)
         whole = builder.udiv(block, four)
@@ -309,36 +307,20 @@ class Products:
             less = builder.icmp_signed("<", before, whole)
             steps = builder.select(less, before, whole)
             with emit.steps(steps) as inner:
-                self._add_step(emit.plus(builder.load(step), inner.index), self.sums[0])
+                self._add_step(emit.plus(builder.load(step), inner.index))
             self._end_piece(builder.load(piece))
             builder.store(emit.plus(builder.load(step), steps), step)
             builder.store(emit.plus(builder.load(piece), 1), piece)
             builder.store(builder.sub(before, steps), left)
 
-    def _add_in_turn(self, steps: Value) -> None:
-        """Add columns to one set of sums after the other, and all of them to the first."""
-        emit, builder = self.emit, self.emit.builder
-        rounds = builder.udiv(steps, constant(INT64, self.turns))
-        done = emit.product(rounds, self.turns)
-        with emit.steps(rounds) as round_:
-            for turn, sums in enumerate(self.sums):
-                self._add_step(emit.plus(emit.product(round_.index, self.turns), turn), sums)
-        with emit.steps(builder.sub(steps, done)) as step:
-            self._add_step(emit.plus(done, step.index), self.totals)
-        for sums in self.sums[1:]:
-            for mine, totals in zip(sums, self.totals):
-                for more, total in zip(mine, totals):
-                    both = builder.add(builder.load(total), builder.load(more))
-                    builder.store(both, total)
-
-    def _add_step(self, step: Value, sums: list[list[Value]]) -> None:
+    def _add_step(self, step: Value) -> None:
         """Add four columns."""
         emit, builder, lanes = self.emit, self.emit.builder, self.lanes
-        at = emit.product(step, TERMS // lanes)
-        taken = [emit.load(self.weights, emit.plus(at, column)) for column in range(2)]
+        at = emit.product(step, COLUMNS)
+        taken = [emit.load(self.weights, emit.plus(at, column)) for column in range(COLUMNS)]
         for token, code_pointer in enumerate(self.inputs):
             code = emit.splat(emit.load(code_pointer, step), lanes)
-            for column, old_sum in enumerate(sums[token]):
+            for column, old_sum in enumerate(self.sums[token]):
                 pair, old = (code, taken[column]), builder.load(old_sum)
                 if self.vnni:
                     name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
@@ -354,10 +336,10 @@ class Products:
         """Undo CODE_OFFSET, and bring 16-bit sums into the totals."""
         emit, builder = self.emit, self.emit.builder
         name = "avx512.pmaddw.d.512" if self.lanes == 16 else "avx2.pmadd.wd"
-        for column in range(2):
-            at = emit.plus(emit.product(piece, TERMS // self.lanes), column)
+        for column in range(COLUMNS):
+            at = emit.plus(emit.product(piece, COLUMNS), column)
             start = emit.load(self.starts, at)
-            for sums, totals in zip(self.sums[0], self.totals):
+            for sums, totals in zip(self.sums, self.totals):
                 halves = builder.load(sums[column]), constant(self.halves, 1)
                 both = emit.call(f"llvm.x86.{name}", *halves, returns=self.words)
                 builder.store(constant(self.halves, 0), sums[column])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minisplade.arrays import ByteArray, CodeArray, FloatArray, OffsetArray, SumArray
+from minisplade.arrays import BoolArray, ByteArray, CodeArray, FloatArray, OffsetArray, SumArray
 from minisplade.runtime import cpu_features
 
 ROWS = 6
@@ -35,9 +35,10 @@ TALLEST = ROWS + (2 if register_lanes() == 16 else 0)
 FEW_ROWS = 10 * ROWS
 """Where there are no more, what the last tile is short of counts."""
 
-TERMS = 2 * register_lanes()
-"""Terms that are bounded at once, and whose codes are packed together: ROWS tokens and two
-registers of terms are 12 sums here too."""
+COLUMNS = 4 if register_lanes() == 16 else 2
+"""Registers of terms that are bounded at once: the more, the fewer loads for each product."""
+TERMS = COLUMNS * register_lanes()
+"""Terms that are bounded at once, and whose codes are packed together."""
 
 
 def has_vnni() -> bool:
@@ -235,10 +236,9 @@ def bound_tile(
     for token in range(ROWS):
         state = codes[codes_start + token * size :][:depth]
         products = _products(state, panel, panel_start, first_sums[first_sums_start:], block)
-        slack = slacks[slacks_start + token]
+        limit = scales[row + token], floors[floors_start:], slacks[slacks_start + token]
         waiting[count] = number + token
-        floor = floors[floors_start : floors_start + TERMS]
-        count += int((~(products <= scales[row + token] * floor + slack)).any())
+        count += int(_exceeding(products, *limit).any())
     return count
 
 
@@ -264,8 +264,8 @@ def bound_row(
     """
     state = codes[codes_start : codes_start + size]
     products = _products(state, panel, panel_start, first_sums[first_sums_start:], block)
-    limits = scale * floors[floors_start : floors_start + TERMS] + slack
-    return sum(1 << int(place) for place in np.flatnonzero(~(products <= limits)))
+    hits = _exceeding(products, scale, floors[floors_start:], slack)
+    return sum(1 << int(place) for place in np.flatnonzero(hits))
 
 
 def _products(
@@ -277,6 +277,14 @@ def _products(
     terms = steps.swapaxes(0, 1).reshape(TERMS, state.size)
     undone = first_sums[: pieces * TERMS].reshape(pieces, TERMS).sum(axis=0)
     return terms.astype(np.int32) @ state.astype(np.int32) + undone
+
+
+def _exceeding(
+    products: SumArray, scale: np.float32, floors: FloatArray, slack: np.float32
+) -> BoolArray:
+    """Tell which products are hits; where a limit is not finite, all are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return ~(products <= scale * floors[:TERMS] + slack)
 
 
 @tile(returns="int64")

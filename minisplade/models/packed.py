@@ -197,7 +197,7 @@ def _workspace_shapes(packed: PackedModel, rows: int) -> Shapes:
         "weights": ((config.vocab_size,), np.float32),
     }
     assert not space.keys() & own.keys()
-    return space | own
+    return {**space, **own}
 
 
 def _workspace(packed: PackedModel, rows: int) -> Workspace:

@@ -41,10 +41,10 @@ DEPTHS = 8
 """After how many columns the bound may stop: so many choices, evenly spread."""
 ORDERING_DEPTH = 1
 """The depth that terms are ordered by, as a place among the choices."""
-COMPARING, AGAIN = 14, 300
+COMPARING, AGAIN = 14, 250
 """What comparing a token with its bound costs, and that all its columns are looked at alone, in
 columns of a tile; measured."""
-SHARED = 0.05
+SHARED = 0.2
 """The part of all terms that are as short beyond a depth as all have to be made."""
 TERMS_AT_ONCE = 4096
 TINY = np.float32(1e-30)
