@@ -22,13 +22,13 @@ from minisplade.kernels.retrieval import (
     check_query,
     find_candidates,
     guessed_rank,
-    keep_promising,
 )
 from minisplade.kernels.scoring import LOOKUP_COST, exact_score, exact_scores
 from minisplade.kernels.selection import (
     ID_MASK,
     KeyArray,
-    partition_largest,
+    keep_reaching,
+    score_at,
     score_of,
     sort_descending,
     sort_exactly,
@@ -121,13 +121,13 @@ def find_in_parts(
             keys[count + i] = own_keys[i] - table[place, START]
         count += found
         if count >= k:
-            kth = score_of(partition_largest(keys, count, k))
+            kth = score_at(keys, count, k)
             if place + 1 == num_parts:
                 return FAILED_GUESS if kth < guess else count
             known = max(known, kth * (1 - slack))
-            count = keep_promising(keys, count, k, known)
+            count = keep_reaching(keys, count, known)
         elif own_k < k and count >= own_k:
-            guess = score_of(partition_largest(keys, count, own_k)) * (1 - slack)
+            guess = score_at(keys, count, own_k) * (1 - slack)
             known = guess * (1 - slack)
     return FAILED_GUESS if guess > 0 else count
 
@@ -162,8 +162,8 @@ def rank_candidates(
     """
     slack = base_slack(term_ids.size) + compact_slack(table)
     if count > k:
-        kth = score_of(partition_largest(keys, count, k))
-        count = keep_promising(keys, count, k, kth * (1 - slack))
+        kth = score_at(keys, count, k)
+        count = keep_reaching(keys, count, kth * (1 - slack))
     found = min(k, count)
     if compact_slack(table) > 0:
         # The compact form's sums leave out the last bits of impacts, so none of them is final.

@@ -18,8 +18,9 @@ from minisplade.kernels.selection import (
     KeyArray,
     collect,
     collect_listed,
+    keep_reaching,
     make_key,
-    partition_largest,
+    score_at,
     score_of,
     score_of_rank,
 )
@@ -112,17 +113,6 @@ def relative_slack(lists: PostingLists, num_lists: int) -> float:
     if lists.impacts.size == 0:
         slack += 2.0 ** (lists.shift - 23)
     return slack
-
-
-@jitted
-def keep_promising(keys: KeyArray, count: int, k: int, least: float) -> int:
-    """Keep the k largest keys, first, and of the others those that score least or more."""
-    kept = k
-    for i in range(k, count):
-        if score_of(keys[i]) >= least:
-            keys[kept] = keys[i]
-            kept += 1
-    return kept
 
 
 @jitted
@@ -269,23 +259,23 @@ def find_candidates(
         else:
             count = collect(scores, limit, first_doc, keys, count)
         if count >= k and (not settled or count > k + k // 4 + 16):
-            floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
-            count = keep_promising(keys, count, k, floor - bounds[waiting])
+            floor = max(floor, score_at(keys, count, k) * (1 - slack))
+            count = keep_reaching(keys, count, floor - bounds[waiting])
         if not settled and floor > 0:
             settled, complete_block = True, block
             most = WAITING_SHARE * floor / alpha
             waiting = count_waiting(lists, term_ids, order, bounds, most, block, end_block, k)
     for i in range(waiting - 1, -1, -1):
         if count >= k:
-            floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
-            count = keep_promising(keys, count, k, floor - bounds[i + 1])
+            floor = max(floor, score_at(keys, count, k) * (1 - slack))
+            count = keep_reaching(keys, count, floor - bounds[i + 1])
         elif known > 0:  # then fewer than k may do
-            count = keep_promising(keys, count, 0, floor - bounds[i + 1])
+            count = keep_reaching(keys, count, floor - bounds[i + 1])
         look_up(lists, term_ids[order[i]], weights[order[i]], complete_block, keys, count)
     if count < k:
         return -1 if guess > 0 else count
-    kth = score_of(partition_largest(keys, count, k))
-    return -1 if kth < guess else keep_promising(keys, count, k, kth * (1 - slack))
+    kth = score_at(keys, count, k)
+    return -1 if kth < guess else keep_reaching(keys, count, kth * (1 - slack))
 
 
 @jitted

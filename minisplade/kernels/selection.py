@@ -9,42 +9,50 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray
 from minisplade.kernels.jit import jitted
+from minisplade.kernels.masks import LANES, lowest, reaching
 
 KeyArray = NDArray[np.int64]
 
 ID_MASK = 0x7FFFFFFF
+LARGEST_KEY = np.int64(2**63 - 1)
 SHORT = 48
 """Up to so many keys, insertion sort beats the set-up of the radix sort."""
 RADIX_BITS = 8
 
 
 @jitted
-def partition_largest(keys: KeyArray, count: int, k: int) -> int:
-    """Move the k largest of keys[:count] to the front, in any order; return the smallest of them.
+def score_at(keys: KeyArray, count: int, k: int) -> float:
+    """Return the score of the k-th best of keys[:count]; 1 <= k <= count.
 
-    keys: int64; 1 <= k <= count. Source: Hoare 1961, "Algorithm 65: Find".
+    Finds the largest number that k keys reach, bit by bit from the highest, until no more keys do:
+    counting goes through many keys at a time and foresees no branch, which outruns partitioning.
     """
-    low, high, target = 0, count - 1, k - 1
-    while low < high:
-        first, middle, last = keys[low], keys[(low + high) >> 1], keys[high]
-        pivot = max(min(first, middle), min(max(first, middle), last))
-        i, j = low, high
-        while i <= j:
-            while keys[i] > pivot:
-                i += 1
-            while keys[j] < pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if target <= j:
-            high = j
-        elif target >= i:
-            low = i
-        else:
-            break
-    return keys[target]
+    own = keys[:count]
+    bound = np.int64(0)
+    for bit in range(62, -1, -1):
+        trial = bound | (np.int64(1) << bit)
+        reached = 0
+        for i in range(own.size):
+            reached += own[i] >= trial
+        if reached >= k:
+            bound = trial
+            if reached == k:
+                break
+    least = LARGEST_KEY
+    for i in range(own.size):
+        least = min(least, own[i] if own[i] >= bound else LARGEST_KEY)
+    return score_of(least)
+
+
+@jitted
+def keep_reaching(keys: KeyArray, count: int, least: float) -> int:
+    """Move those of keys[:count] that score least or more to the front; return how many."""
+    kept = 0
+    for i in range(count):
+        key = keys[i]
+        keys[kept] = key
+        kept += score_of(key) >= least
+    return kept
 
 
 @jitted
@@ -130,21 +138,16 @@ def collect(
     scores: float32, a multiple of 128 long, those of documents from first_doc on; limit: positive;
     keys: int64 with room for all.
     """
-    # Positive floats compare as their bits do, and the largest of whole numbers takes one
-    # instruction for eight of them; most runs of 128 documents go by without a branch.
+    # Positive floats compare as their bits do.
     bits = scores.view(np.int32)
     bound = np.float32(limit).view(np.int32)
-    for start in range(0, bits.size, 128):
-        run = bits[start : start + 128]
-        highest = np.int32(0)
-        for i in range(128):
-            highest = max(highest, run[i])
-        if highest >= bound:
-            for i in range(128):
-                if run[i] >= bound:
-                    doc_id = first_doc + start + i
-                    keys[count] = (np.int64(run[i]) << 32) | np.int64(ID_MASK - doc_id)
-                    count += 1
+    for start in range(0, bits.size, LANES):
+        mask = reaching(bits, start, bound)
+        while mask:
+            i = start + lowest(mask)
+            keys[count] = (np.int64(bits[i]) << 32) | np.int64(ID_MASK - (first_doc + i))
+            count += 1
+            mask &= mask - np.uint64(1)
     return count
 
 
@@ -180,14 +183,23 @@ def score_of_rank(scores: FloatArray, rank: int, spare: KeyArray) -> float:
         lanes *= 2
     if rank > lanes:
         return 0.0
-    best = bits[:lanes].copy()
+    best = spare.view(np.int32)[:lanes]
+    best[:] = bits[:lanes]
     for start in range(lanes, bits.size, lanes):
         row = bits[start : start + lanes]
         for i in range(lanes):
             best[i] = max(best[i], row[i])
-    for i in range(lanes):
-        spare[i] = best[i]
-    return np.float64(np.int32(partition_largest(spare, lanes, rank)).view(np.float32))
+    bound = np.int32(0)
+    for bit in range(30, -1, -1):  # as in score_at
+        trial = np.int32(bound | (np.int32(1) << bit))
+        reached = 0
+        for i in range(lanes):
+            reached += best[i] >= trial
+        if reached >= rank:
+            bound = trial
+            if reached == rank:
+                break
+    return np.float64(np.int32(bound).view(np.float32))
 
 
 @jitted
