@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.jit import jitted
+from minisplade.kernels.masks import LANES, lowest, reaching
 
 LOOKUP_COST = 100
 """Looking up one document in a cell takes as long as adding so many postings."""
@@ -54,34 +55,32 @@ def slot_of(lists: PostingLists, cell: int, local_id: int) -> int:
     """Return the slot of a document in a cell, or -1 where the cell has no posting of it.
 
     Documents are spread over a cell nearly evenly: the search starts where an even spread has the
-    document, and doubles its steps from there (Bentley and Yao 1976).
+    document, doubles its steps from there (Bentley and Yao 1976), and compares the last few slots
+    all at once.
     """
     start, end = lists.offsets[cell], lists.offsets[cell + 1]
-    if start == end:
-        return -1
     ids = lists.local_ids
-    low, high = start, end
     guess = start + local_id * (end - start) // lists.block_size
-    step = 4
-    if ids[guess] <= local_id:
-        low = guess
-        while guess + step < end and ids[guess + step] <= local_id:
-            low = guess + step
-            step *= 2
-        high = min(end, guess + step)
-    else:
-        high = guess
-        while guess - step >= start and ids[guess - step] > local_id:
-            high = guess - step
-            step *= 2
-        low = max(start, guess - step)
-    while high - low > 1:
+    low, high = max(start, guess - LANES // 2), min(end, guess + LANES // 2)
+    step = LANES
+    while low > start and ids[low] > local_id:
+        high, low = low, max(start, low - step)
+        step *= 2
+    while high < end and ids[high] <= local_id:
+        low, high = high, min(end, high + step)
+        step *= 2
+    while high - low > LANES:
         middle = (low + high) >> 1
         if ids[middle] <= local_id:
             low = middle
         else:
             high = middle
-    return low if ids[low] == local_id else -1
+    if low + LANES <= ids.size:
+        low += lowest(reaching(ids, low, np.uint16(local_id)))
+    else:
+        while low < high and ids[low] < local_id:
+            low += 1
+    return low if low < high and ids[low] == local_id else -1
 
 
 @jitted
