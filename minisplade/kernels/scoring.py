@@ -4,17 +4,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
-from minisplade.kernels.jit import jitted
+from minisplade.kernels.jit import inlined, jitted
 from minisplade.kernels.masks import LANES, lowest, reaching
+from minisplade.kernels.memory import prefetch
 
 LOOKUP_COST = 100
 """Looking up one document in a cell takes as long as adding so many postings."""
+
+STRIDE, AHEAD = 64, 512
+"""Postings are asked for so many at a time, and so many before they are added."""
 
 STAGE = 256
 """Impacts of the compact form that are turned into floats at a time."""
 
 
-@jitted
+@inlined
 def add_cell(
     lists: PostingLists, term_id: int, block: int, weight: float, scores: FloatArray, stage: IdArray
 ) -> None:
@@ -36,8 +40,14 @@ def add_cell(
     factor = np.float32(weight)
     local_ids, impacts = lists.local_ids, lists.impacts
     if impacts.size:
-        for i in range(start, end):
-            scores[local_ids[i]] += factor * impacts[i]
+        for first_slot in range(start, end, np.uint64(STRIDE)):
+            ahead = np.int64(first_slot) + AHEAD
+            prefetch(local_ids, ahead)
+            prefetch(local_ids, ahead + 32)
+            for line in range(4):
+                prefetch(impacts, ahead + 16 * line)
+            for i in range(first_slot, min(end, first_slot + np.uint64(STRIDE))):
+                scores[local_ids[i]] += factor * impacts[i]
         return
     staged = stage.view(np.float32)
     base, shift = np.int32(lists.base), np.int32(lists.shift)
@@ -50,7 +60,7 @@ def add_cell(
             scores[own_ids[i]] += factor * staged[i]
 
 
-@jitted
+@inlined
 def slot_of(lists: PostingLists, cell: int, local_id: int) -> int:
     """Return the slot of a document in a cell, or -1 where the cell has no posting of it.
 
@@ -83,7 +93,7 @@ def slot_of(lists: PostingLists, cell: int, local_id: int) -> int:
     return low if low < high and ids[low] == local_id else -1
 
 
-@jitted
+@inlined
 def impact_at(lists: PostingLists, slot: int) -> float:
     """Return the exact impact in a slot."""
     if lists.impacts.size:
@@ -92,7 +102,7 @@ def impact_at(lists: PostingLists, slot: int) -> float:
     return np.float64(np.int32(bits).view(np.float32))
 
 
-@jitted
+@inlined
 def impact_of(lists: PostingLists, term_id: int, doc_id: int) -> float:
     """Return the exact impact of a term in a document, 0 where it is absent."""
     row = lists.row_of[term_id]
