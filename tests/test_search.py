@@ -25,7 +25,7 @@ from minisplade.index.search import (
     search_many,
     search_reference,
 )
-from minisplade.kernels import retrieval
+from minisplade.kernels import retrieval, waiting
 
 TERMS = 7
 WHOLE = st.integers(0, 3).map(float)  # ties are frequent
@@ -149,7 +149,7 @@ def test_lists_that_wait_change_nothing(
 ) -> None:
     if os.environ.get("NUMBA_DISABLE_JIT") == "1":
         # Compiled kernels have this number built in; uncompiled ones can be made to wait early.
-        monkeypatch.setattr(retrieval, "WAITING_LENGTH", 1)
+        monkeypatch.setattr(waiting, "WAITING_LENGTH", 1)
         monkeypatch.setattr(retrieval, "WAITING_SHARE", 0.6)
     documents, query = many_documents()
     allowed = EVERYTHING

@@ -141,6 +141,7 @@ def _answers(parts: Parts, queries: Rows, options: SearchOptions) -> Iterator[Fo
     _kernels().search_queries(
         parts.table,
         parts.smallest,
+        parts.peaks,
         offsets,
         term_ids,
         weights,
@@ -265,7 +266,7 @@ def _scratch(parts: Parts) -> tuple[Any, ...]:
         width = max(parts.widest, 0 if kept is None else kept[0].size)
         # Memory that is never written is never taken, so room for all documents costs nothing.
         room = max(parts.num_docs + 2 * width, 0 if kept is None else kept[1].size)
-        keys = (np.empty(room, dtype=np.int64) for _ in range(3))
+        keys = (np.empty(room, dtype=np.int64) for _ in range(2))
         kept = np.empty(width, dtype=np.float32), *keys
         _local.kept = kept
     return kept

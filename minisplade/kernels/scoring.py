@@ -12,10 +12,31 @@ LOOKUP_COST = 100
 """Looking up one document in a cell takes as long as adding so many postings."""
 
 STRIDE, AHEAD = 64, 512
-"""Postings are asked for so many at a time, and so many before they are added."""
+"""Postings are asked for in such strides, so many postings before they are added."""
 
 STAGE = 256
 """Impacts of the compact form that are turned into floats at a time."""
+
+
+@inlined
+def expect_postings(local_ids: NDArray[np.uint16], impacts: FloatArray, slot: int) -> None:
+    """Bring STRIDE postings into the cache."""
+    prefetch(local_ids, slot)
+    prefetch(local_ids, slot + 32)
+    prefetch(impacts, slot)
+    prefetch(impacts, slot + 16)
+    prefetch(impacts, slot + 32)
+    prefetch(impacts, slot + 48)
+
+
+@inlined
+def expect_cell(lists: PostingLists, term_id: int, block: int) -> None:
+    """Bring what add_cell does not ask for itself into the cache: the first postings."""
+    cell = np.int64(term_id) * lists.num_blocks + block
+    start, end = lists.offsets[cell], lists.offsets[cell + 1]
+    if lists.row_of[term_id] < 0:
+        for slot in range(start, min(end, start + AHEAD), STRIDE):
+            expect_postings(lists.local_ids, lists.impacts, slot)
 
 
 @inlined
@@ -41,11 +62,8 @@ def add_cell(
     local_ids, impacts = lists.local_ids, lists.impacts
     if impacts.size:
         for first_slot in range(start, end, np.uint64(STRIDE)):
-            ahead = np.int64(first_slot) + AHEAD
-            prefetch(local_ids, ahead)
-            prefetch(local_ids, ahead + 32)
-            for line in range(4):
-                prefetch(impacts, ahead + 16 * line)
+            if first_slot + np.uint64(AHEAD) < end:
+                expect_postings(local_ids, impacts, np.int64(first_slot) + AHEAD)
             for i in range(first_slot, min(end, first_slot + np.uint64(STRIDE))):
                 scores[local_ids[i]] += factor * impacts[i]
         return
@@ -61,16 +79,34 @@ def add_cell(
 
 
 @inlined
-def slot_of(lists: PostingLists, cell: int, local_id: int) -> int:
+def even_slot(lists: PostingLists, cell: int, local_id: int) -> int:
+    """Return the slot that a document would have in a cell, were they spread evenly."""
+    start, end = lists.offsets[cell], lists.offsets[cell + 1]
+    return int(start + local_id * (end - start) // lists.block_size)
+
+
+@inlined
+def nearer_slot(lists: PostingLists, cell: int, local_id: int, slot: int) -> int:
+    """Return a slot of a cell that is likely to be nearer to a document's than the one given.
+
+    Source: interpolation search, Perl, Itai and Avni 1978.
+    """
+    start, end = lists.offsets[cell], lists.offsets[cell + 1]
+    if slot >= end:
+        return slot
+    away = local_id - np.int64(lists.local_ids[slot])
+    return int(max(start, min(end - 1, slot + away * (end - start) // lists.block_size)))
+
+
+@inlined
+def slot_of(lists: PostingLists, cell: int, local_id: int, guess: int) -> int:
     """Return the slot of a document in a cell, or -1 where the cell has no posting of it.
 
-    Documents are spread over a cell nearly evenly: the search starts where an even spread has the
-    document, doubles its steps from there (Bentley and Yao 1976), and compares the last few slots
-    all at once.
+    The search starts at guess, doubles its steps from there (Bentley and Yao 1976), and compares
+    the last few slots all at once.
     """
     start, end = lists.offsets[cell], lists.offsets[cell + 1]
     ids = lists.local_ids
-    guess = start + local_id * (end - start) // lists.block_size
     low, high = max(start, guess - LANES // 2), min(end, guess + LANES // 2)
     step = LANES
     while low > start and ids[low] > local_id:
@@ -110,7 +146,8 @@ def impact_of(lists: PostingLists, term_id: int, doc_id: int) -> float:
         return np.float64(lists.rows[row, doc_id])
     block = doc_id // lists.block_size
     cell = np.int64(term_id) * lists.num_blocks + block
-    slot = slot_of(lists, cell, doc_id - block * lists.block_size)
+    local_id = doc_id - block * lists.block_size
+    slot = slot_of(lists, cell, local_id, even_slot(lists, cell, local_id))
     return impact_at(lists, slot) if slot >= 0 else 0.0
 
 

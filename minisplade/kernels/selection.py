@@ -4,6 +4,8 @@ A key holds the bits of a positive float32 score above the complement of a docum
 order of keys is the order of hits: higher scores first, equal scores by document.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,34 +16,41 @@ from minisplade.kernels.masks import LANES, lowest, reaching
 KeyArray = NDArray[np.int64]
 
 ID_MASK = 0x7FFFFFFF
-LARGEST_KEY = np.int64(2**63 - 1)
 SHORT = 48
 """Up to so many keys, insertion sort beats the set-up of the radix sort."""
 RADIX_BITS = 8
 
 
 @jitted
-def score_at(keys: KeyArray, count: int, k: int) -> float:
-    """Return the score of the k-th best of keys[:count]; 1 <= k <= count.
+def value_at(values: NDArray[Any], rank: int, num_bits: int) -> int:
+    """Return the number at a rank, 1 for the largest; 1 <= rank <= values.size.
 
-    Finds the largest number that k keys reach, bit by bit from the highest, until no more keys do:
-    counting goes through many keys at a time and foresees no branch, which outruns partitioning.
+    values: whole numbers of any kind, from 0 up to num_bits bits. Finds the largest number that
+    rank values reach, bit by bit from the highest, until no more than these do: counting goes
+    through many values at a time and foresees no branch, which outruns partitioning.
     """
-    own = keys[:count]
-    bound = np.int64(0)
-    for bit in range(62, -1, -1):
-        trial = bound | (np.int64(1) << bit)
+    kind = values.dtype.type
+    bound = kind(0)
+    for bit in range(num_bits - 1, -1, -1):
+        trial = kind(bound | (kind(1) << kind(bit)))
         reached = 0
-        for i in range(own.size):
-            reached += own[i] >= trial
-        if reached >= k:
+        for i in range(values.size):
+            reached += values[i] >= trial
+        if reached >= rank:
             bound = trial
-            if reached == k:
+            if reached == rank:
                 break
-    least = LARGEST_KEY
-    for i in range(own.size):
-        least = min(least, own[i] if own[i] >= bound else LARGEST_KEY)
-    return score_of(least)
+    largest = kind((kind(1) << kind(num_bits - 1)) - kind(1) + (kind(1) << kind(num_bits - 1)))
+    least = largest
+    for i in range(values.size):
+        least = min(least, values[i] if values[i] >= bound else largest)
+    return least
+
+
+@jitted
+def score_at(keys: KeyArray, count: int, k: int) -> float:
+    """Return the score of the k-th best of keys[:count]; 1 <= k <= count."""
+    return score_of(value_at(keys[:count], k, 63))
 
 
 @jitted
@@ -156,15 +165,16 @@ def collect_listed(
     scores: FloatArray,
     limit: np.float32,
     first_doc: int,
+    start: int,
     doc_ids: IdArray,
     keys: KeyArray,
     count: int,
 ) -> int:
-    """Do as collect, for the documents in doc_ids, int32, alone."""
+    """Do as collect for the documents in doc_ids, int32, alone; in keys they count from start."""
     for doc_id in doc_ids:
         score = scores[doc_id - first_doc]
         if score >= limit:
-            keys[count] = make_key(score, doc_id)
+            keys[count] = make_key(score, start + doc_id)
             count += 1
     return count
 
@@ -173,13 +183,13 @@ def collect_listed(
 def score_of_rank(scores: FloatArray, rank: int, spare: KeyArray) -> float:
     """Return a score that at least rank of the documents reach, close to the best such score.
 
-    scores: float32, a power of two long; rank: 1 or more; spare: int64, at least as long. The
+    scores: float32, a multiple of 128 long; rank: 1 or more; spare: int64, at least as long. The
     documents are dealt into lanes; the best of each lane are distinct documents, so the score at
     rank among them is reached by that many. Returns 0 where the lanes are too few.
     """
     bits = scores.view(np.int32)
-    lanes = min(512, bits.size)
-    while lanes < 4 * rank and lanes < bits.size:
+    lanes = 128
+    while (lanes < 512 or lanes < 4 * rank) and 2 * lanes <= bits.size:
         lanes *= 2
     if rank > lanes:
         return 0.0
@@ -187,19 +197,9 @@ def score_of_rank(scores: FloatArray, rank: int, spare: KeyArray) -> float:
     best[:] = bits[:lanes]
     for start in range(lanes, bits.size, lanes):
         row = bits[start : start + lanes]
-        for i in range(lanes):
+        for i in range(row.size):
             best[i] = max(best[i], row[i])
-    bound = np.int32(0)
-    for bit in range(30, -1, -1):  # as in score_at
-        trial = np.int32(bound | (np.int32(1) << bit))
-        reached = 0
-        for i in range(lanes):
-            reached += best[i] >= trial
-        if reached >= rank:
-            bound = trial
-            if reached == rank:
-                break
-    return np.float64(np.int32(bound).view(np.float32))
+    return np.float64(np.int32(value_at(best, rank, 31)).view(np.float32))
 
 
 @jitted
