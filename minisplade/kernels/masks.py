@@ -53,7 +53,7 @@ def _compiled_lowest(typing_context: Any, mask: Any) -> Any:
     return types.int64(types.uint64), code
 
 
-def _plain_reaching(array: NDArray[Any], start: int, least: int) -> np.uint64:
+def _plain_reaching(array: NDArray[Any], start: int, least: Any) -> np.uint64:
     """Return a mask of which numbers of array[start : start + LANES] are least or more.
 
     array: of whole numbers, which must go so far; the first is the lowest bit.

@@ -151,8 +151,8 @@ def search_queries(
     offsets: int64 (Q + 1,); query i owns slots offsets[i]:offsets[i + 1] of term_ids and weights;
     doc_ids: int32 and scores: float32, (Q, k); found: int64 (Q,), how many there are, or BAD_QUERY
     for a query with terms or weights that are not allowed, or OUT_OF_RANGE where float32 could
-    overflow or underflow. Other arrays as in find_candidates. This is the only function that is called for every query, because Numba compiles
-    a function once for each that calls it.
+    overflow or underflow. Other arrays as in find_candidates. This is the only function that is
+    called for every query, because Numba compiles a function once for each that calls it.
     """
     for i in range(offsets.size - 1):
         own_ids = term_ids[offsets[i] : offsets[i + 1]]

@@ -9,7 +9,7 @@ sums are good enough to find those few; where they are too close to tell the ord
 import numpy as np
 from numpy.typing import NDArray
 
-from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
+from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.jit import jitted
 from minisplade.kernels.memory import prefetch
 from minisplade.kernels.parts import (
