@@ -16,7 +16,7 @@ from minisplade.kernels.selection import ID_MASK, KeyArray, make_key, score_of
 UNIT = 2.0**-24
 """The relative error of rounding once to float32."""
 
-WAITING_SHARE = 0.4
+WAITING_SHARE = 0.3
 """Lists wait while together they could lift a document by less than this share of the floor."""
 
 WAITING_LENGTH = 200
