@@ -9,9 +9,11 @@ from hypothesis.extra import numpy as hnp
 from numba import njit
 
 from minisplade import SparseVectors
+from minisplade.index.filters import EVERYTHING
+from minisplade.index.parts import Parts
 from minisplade.index.postings import build_postings
 from minisplade.index.search import select_top_k
-from minisplade.kernels import masks, scoring, selection
+from minisplade.kernels import masks, scoring, selection, waiting
 
 DOCUMENTS = hnp.arrays(
     np.float32,
@@ -115,6 +117,26 @@ def masking(values: np.ndarray, start: int, least: int) -> int:
 @njit
 def lowest_in(mask: np.uint64) -> int:
     return masks.lowest(mask)
+
+
+@pytest.mark.parametrize("with_rows", [False, True])
+def test_look_up(with_rows: bool) -> None:
+    rng = np.random.default_rng(5)
+    documents = (rng.random((700, 3)) * (rng.random((700, 3)) < [0.05, 0.5, 1])).astype("f4")
+    pieces = np.split(documents, [400, 500])
+    postings = [build_postings(SparseVectors.from_dense(own), block_size=128) for own in pieces]
+    if with_rows:
+        postings = [own.with_rows(1e6) for own in postings]
+    parts = Parts.of([(own, EVERYTHING) for own in postings])  # searched as 0, 2, 1
+    doc_ids = [*range(0, 400, 3), *range(500, 700, 7), *range(400, 500, 2)]
+    for term in range(3):
+        keys = np.array([selection.make_key(1.0, doc_id) for doc_id in doc_ids], np.int64)
+        slots = np.empty_like(keys)
+        waiting.look_up(parts.table, parts.smallest, term, 2.0, 0, 1, keys, keys.size, slots)
+        assert [selection.ID_MASK - (key & selection.ID_MASK) for key in keys.tolist()] == doc_ids
+        for key, doc_id in zip(keys.tolist(), doc_ids, strict=True):
+            added = 2 * documents[doc_id, term] if doc_id >= 256 else 0  # after two whole blocks
+            assert selection.score_of(key) == np.float32(1) + np.float32(added)
 
 
 def test_cells_with_many_postings() -> None:

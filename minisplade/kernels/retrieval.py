@@ -36,8 +36,8 @@ from minisplade.kernels.selection import (
 from minisplade.kernels.waiting import (
     UNIT,
     WAITING_SHARE,
+    add_waiting,
     count_waiting,
-    look_up,
     order_lists,
 )
 
@@ -250,22 +250,22 @@ def find_candidates(
                 most = WAITING_SHARE * floor / alpha
                 remaining = 1 - docs_before(table, place, block + 1) / num_docs
                 waiting = count_waiting(lengths, order, bounds, most, remaining, k)
-    for i in range(waiting - 1, -1, -1):
-        if count >= k:
-            floor = max(floor, score_at(keys, count, k) * (1 - slack))
-            count = keep_reaching(keys, count, floor - bounds[i + 1])
-        j = order[i]
-        look_up(
-            table,
-            smallest,
-            term_ids[j],
-            weights[j],
-            complete_place,
-            complete_block,
-            keys,
-            count,
-            spare,
-        )
+    count = add_waiting(
+        table,
+        smallest,
+        term_ids,
+        weights,
+        order[:waiting],
+        bounds,
+        k,
+        floor,
+        slack,
+        complete_place,
+        complete_block,
+        keys,
+        count,
+        spare,
+    )
     if count < k:
         return FAILED_GUESS if guess > 0 else count
     kth = score_at(keys, count, k)

@@ -11,7 +11,14 @@ from minisplade.kernels.jit import inlined, jitted
 from minisplade.kernels.memory import prefetch
 from minisplade.kernels.parts import NUM_DOCS, START, lists_at
 from minisplade.kernels.scoring import even_slot, impact_at, nearer_slot, slot_of
-from minisplade.kernels.selection import ID_MASK, KeyArray, make_key, score_of
+from minisplade.kernels.selection import (
+    ID_MASK,
+    KeyArray,
+    keep_reaching,
+    make_key,
+    score_at,
+    score_of,
+)
 
 UNIT = 2.0**-24
 """The relative error of rounding once to float32."""
@@ -83,6 +90,47 @@ def count_waiting(
             break
         waiting += 1
     return waiting
+
+
+@jitted
+def add_waiting(
+    table: OffsetArray,
+    smallest: NDArray[np.float64],
+    term_ids: IdArray,
+    weights: FloatArray,
+    order: OffsetArray,
+    bounds: NDArray[np.float64],
+    k: int,
+    floor: float,
+    slack: float,
+    complete_place: int,
+    complete_block: int,
+    keys: KeyArray,
+    count: int,
+    slots: KeyArray,
+) -> int:
+    """Add the lists that waited to the scores in keys; return how many documents still can win.
+
+    order: int64, the lists that waited; bounds: as in order_lists; floor: what the k best score at
+    least; slack: how far apart, relatively, scores must be. Other arguments as in look_up.
+    """
+    for i in range(order.size - 1, -1, -1):
+        if count >= k:
+            floor = max(floor, score_at(keys, count, k) * (1 - slack))
+            count = keep_reaching(keys, count, floor - bounds[i + 1])
+        j = order[i]
+        look_up(
+            table,
+            smallest,
+            term_ids[j],
+            weights[j],
+            complete_place,
+            complete_block,
+            keys,
+            count,
+            slots,
+        )
+    return count
 
 
 @jitted
