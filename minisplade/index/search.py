@@ -154,10 +154,10 @@ def _answers(
             )
 
     starts = iter(range(0, shape[0], QUERIES_PER_CALL))  # whichever thread is free takes the next
-    if num_threads == 1:
-        answer(starts)
-    else:
-        list(_pool(num_threads).map(answer, [starts] * num_threads))
+    helpers = [_pool(num_threads).submit(answer, starts) for _ in range(num_threads - 1)]
+    answer(starts)
+    for helper in helpers:
+        helper.result()
     return [
         None if count < 0 else (ids[:count], own_scores[:count])
         for ids, own_scores, count in zip(doc_ids, scores, counts.tolist())
