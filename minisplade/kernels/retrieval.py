@@ -47,6 +47,9 @@ LARGEST, SMALLEST = 1e37, 1e-36
 OUT_OF_RANGE, BAD_QUERY, FAILED_GUESS = -1, -2, -3
 """What find_candidates returns instead of a count; after the last it has to be called again."""
 
+CELLS_AHEAD = 8
+"""The first postings of a cell are asked for so many cells before they are added."""
+
 
 @jitted
 def check_query(
@@ -145,10 +148,13 @@ def score_block(
     """
     stage = np.empty(STAGE, np.int32)
     first_doc = block * lists.block_size
-    for j in order:
+    for j in order[:CELLS_AHEAD]:
         expect_cell(lists, term_ids[j], block)
     scores[:] = 0
-    for j in order:
+    for i in range(order.size):
+        if i + CELLS_AHEAD < order.size:
+            expect_cell(lists, term_ids[order[i + CELLS_AHEAD]], block)
+        j = order[i]
         cell = np.int64(term_ids[j]) * lists.num_blocks + block
         length = lists.offsets[cell + 1] - lists.offsets[cell]
         if few and allowed_ids.size * LOOKUP_COST < length:
