@@ -32,6 +32,9 @@ import numpy as np
 
 Rows = dict[str, Any]  # offsets, term_ids, weights and num_terms, of many sparse vectors
 
+REST_SECONDS = 0.4
+"""Before each batch over threads: those of some engines go on spinning for a while after theirs."""
+
 
 # Engines: what runs in a process of its own. Only NumPy may be imported outside their methods.
 
@@ -376,6 +379,7 @@ def measure(options: argparse.Namespace, documents: str, queries: dict[str, str]
                         best[engine.name] = np.minimum(best.get(engine.name, ns), ns)
             for _ in range(options.rounds if options.threads > 1 else 0):
                 for engine in engines:
+                    time.sleep(REST_SECONDS)
                     ask = {"do": "throughput", "path": path, "k": k, "threads": options.threads}
                     rate = engine.ask(**ask)["qps"]
                     qps[engine.name] = max(rate, qps.get(engine.name, 0))

@@ -17,15 +17,17 @@ from hypothesis.extra import numpy as hnp
 from minisplade import InputError, SparseVector, SparseVectors
 from minisplade.index import search as search_module
 from minisplade.index.filters import EVERYTHING, Filter
+from minisplade.index.parts import Parts
 from minisplade.index.postings import Postings, build_postings
 from minisplade.index.search import (
     SearchOptions,
     drop_light_terms,
     search,
     search_many,
+    search_parts,
     search_reference,
 )
-from minisplade.kernels import retrieval
+from minisplade.kernels import retrieval, waiting
 
 TERMS = 7
 WHOLE = st.integers(0, 3).map(float)  # ties are frequent
@@ -142,15 +144,19 @@ def many_documents(seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
     return documents.astype(np.float32), np.array([0.1, 0.1, 0.2, 0.8, 1, 2, 3], np.float32)
 
 
+def wait_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.environ.get("NUMBA_DISABLE_JIT") == "1":
+        # Compiled kernels have this number built in; uncompiled ones can be made to wait early.
+        monkeypatch.setattr(waiting, "WAITING_LENGTH", 1)
+        monkeypatch.setattr(retrieval, "WAITING_SHARE", 0.6)
+
+
 @pytest.mark.parametrize("k", [1, 10, 100])
 @pytest.mark.parametrize("share", [None, 0.5, 0.004])
 def test_lists_that_wait_change_nothing(
     monkeypatch: pytest.MonkeyPatch, k: int, share: float | None
 ) -> None:
-    if os.environ.get("NUMBA_DISABLE_JIT") == "1":
-        # Compiled kernels have this number built in; uncompiled ones can be made to wait early.
-        monkeypatch.setattr(retrieval, "WAITING_LENGTH", 1)
-        monkeypatch.setattr(retrieval, "WAITING_SHARE", 0.6)
+    wait_early(monkeypatch)
     documents, query = many_documents()
     allowed = EVERYTHING
     if share:
@@ -165,6 +171,35 @@ def test_lists_that_wait_change_nothing(
         assert found.tolist() == pytest.approx(scores, rel=2e-6)
         threads = replace(options, num_threads=2)
         assert search(postings, vector, threads)[0].tolist() == best
+
+
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_lists_that_wait_in_several_parts(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+    wait_early(monkeypatch)
+    documents, query = many_documents()
+    options = SearchOptions(k)
+    best, scores = expected(documents, query, options)
+    vector = SparseVectors.from_dense(query[None])[0]
+    for form in range(3):
+        pieces = np.split(documents, [700, 800, 1250])
+        parts = Parts.of([(forms(piece, 128)[form], EVERYTHING) for piece in pieces])
+        doc_ids, found = search_parts(parts, vector, options)
+        assert doc_ids.tolist() == best
+        assert found.tolist() == pytest.approx(scores, rel=2e-6)
+
+
+def test_an_empty_part_does_not_keep_kernels_from_searching(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    documents, query = many_documents()
+    pieces = documents[:700], np.zeros((5, TERMS), np.float32), documents[700:]
+    postings = [build_postings(SparseVectors.from_dense(piece)) for piece in pieces]
+    parts = Parts.of([(own, EVERYTHING) for own in postings])
+    monkeypatch.setattr(search_module, "_reference", None)
+    vector = SparseVectors.from_dense(query[None])[0]
+    doc_ids, _ = search_parts(parts, vector, SearchOptions(10))
+    best = expected(documents, query, SearchOptions(10))[0]
+    assert doc_ids.tolist() == [doc_id + 5 * (doc_id >= 700) for doc_id in best]
 
 
 def test_several_python_threads_may_search_at_once() -> None:

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numba import njit
 
 from minisplade import SparseVectors
+from minisplade.index.filters import EVERYTHING
+from minisplade.index.parts import Parts
 from minisplade.index.postings import build_postings
 from minisplade.index.search import select_top_k
-from minisplade.kernels import scoring, selection
+from minisplade.kernels import masks, scoring, selection, waiting
 
 DOCUMENTS = hnp.arrays(
     np.float32,
@@ -35,13 +38,25 @@ def test_keys_hold_scores_and_documents() -> None:
 
 @settings(deadline=None)
 @given(SCORES, st.integers(1, 300))
-def test_partition_largest(scores: np.ndarray, k: int) -> None:
+def test_the_kth_score(scores: np.ndarray, k: int) -> None:
     keys = keys_of(scores)
     k = min(k, keys.size)
     if k:
-        expected = sorted(keys.tolist(), reverse=True)
-        assert selection.partition_largest(keys, keys.size, k) == expected[k - 1]
-        assert sorted(keys[:k].tolist(), reverse=True) == expected[:k]
+        kth = sorted(scores.tolist(), reverse=True)[k - 1]
+        assert selection.score_at(keys, keys.size, k) == kth
+        assert selection.value_at(keys, k, 63) == sorted(keys.tolist(), reverse=True)[k - 1]
+        expected = [key for key in keys.tolist() if selection.score_of(key) >= kth]
+        kept = selection.keep_reaching(keys, keys.size, kth)
+        assert keys[:kept].tolist() == expected
+
+
+@pytest.mark.parametrize(("kind", "num_bits"), [(np.int32, 31), (np.int64, 63)])
+def test_value_at_any_rank(kind: type, num_bits: int) -> None:
+    rng = np.random.default_rng(num_bits)
+    values = np.concatenate([rng.integers(0, 2**num_bits, 50), [0, 0, 7, 7, 2**num_bits - 1]])
+    expected = sorted(values.tolist(), reverse=True)
+    found = [selection.value_at(values.astype(kind), r + 1, num_bits) for r in range(values.size)]
+    assert found == expected
 
 
 @pytest.mark.parametrize("size", [0, 1, 48, 49, 300])
@@ -83,6 +98,62 @@ def test_score_of_rank_is_reached_by_that_many(scores: np.ndarray, rank: int) ->
         assert found == sorted(scores.tolist(), reverse=True)[rank - 1]  # a lane per document
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64])
+def test_masks(kind: type) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.integers(np.iinfo(kind).min, np.iinfo(kind).max, 100, dtype=kind, endpoint=True)
+    for least in [*values[:20], kind(0), np.iinfo(kind).max]:
+        mask, expected = masking(values, 30, kind(least)), values[30:94] >= least
+        assert [int(mask) >> i & 1 for i in range(64)] == expected.tolist()
+        places = np.flatnonzero(expected)
+        assert lowest_in(np.uint64(mask)) == (places[0] if places.size else 64)
+
+
+@njit
+def masking(values: np.ndarray, start: int, least: int) -> int:
+    return masks.reaching(values, start, least)
+
+
+@njit
+def lowest_in(mask: np.uint64) -> int:
+    return masks.lowest(mask)
+
+
+@pytest.mark.parametrize("with_rows", [False, True])
+def test_look_up(with_rows: bool) -> None:
+    rng = np.random.default_rng(5)
+    documents = (rng.random((700, 3)) * (rng.random((700, 3)) < [0.05, 0.5, 1])).astype("f4")
+    pieces = np.split(documents, [400, 500])
+    postings = [build_postings(SparseVectors.from_dense(own), block_size=128) for own in pieces]
+    if with_rows:
+        postings = [own.with_rows(1e6) for own in postings]
+    parts = Parts.of([(own, EVERYTHING) for own in postings])  # searched as 0, 2, 1
+    doc_ids = [*range(0, 400, 3), *range(500, 700, 7), *range(400, 500, 2)]
+    for term in range(3):
+        keys = np.array([selection.make_key(1.0, doc_id) for doc_id in doc_ids], np.int64)
+        slots = np.empty_like(keys)
+        waiting.look_up(parts.table, parts.smallest, term, 2.0, 0, 1, keys, keys.size, slots)
+        assert [selection.ID_MASK - (key & selection.ID_MASK) for key in keys.tolist()] == doc_ids
+        for key, doc_id in zip(keys.tolist(), doc_ids, strict=True):
+            added = 2 * documents[doc_id, term] if doc_id >= 256 else 0  # after two whole blocks
+            assert selection.score_of(key) == np.float32(1) + np.float32(added)
+
+
+def test_cells_with_many_postings() -> None:
+    rng = np.random.default_rng(4)
+    uneven = rng.random((4000, 5)) < np.linspace(0.02, 1, 4000)[:, None] ** [0, 0.5, 1, 2, 4]
+    lists = build_postings(SparseVectors.from_dense(uneven.astype(np.float32))).lists
+    for term in range(5):
+        for place, present in enumerate(uneven[:, term]):
+            cell = term * lists.num_blocks
+            even = scoring.even_slot(lists, cell, place)
+            nearer = scoring.nearer_slot(lists, cell, place, even)
+            for guess in (even, nearer):
+                slot = scoring.slot_of(lists, cell, place, guess)
+                assert (slot >= 0) == present
+                assert slot < 0 or lists.local_ids[slot] == place
+
+
 @settings(deadline=None)
 @given(DOCUMENTS, st.sampled_from([1, 4, 16]))
 def test_postings_are_the_transpose(documents: np.ndarray, block_size: int) -> None:
@@ -120,9 +191,15 @@ def test_cells_and_single_documents(documents: np.ndarray, block_size: int) -> N
                 least = 2 * own[:, term] * (1 - cut)
                 assert np.all(scores[: len(own)] <= 2 * own[:, term])
                 assert np.all(scores[: len(own)] >= least)
-                for place, impact in enumerate(own[:, term]):
-                    slot = scoring.slot_of(lists, term * lists.num_blocks + block, place)
-                    assert (scoring.impact_at(lists, slot) if slot >= 0 else 0) == impact
+                cell = term * lists.num_blocks + block
+                start, end = lists.offsets[cell : cell + 2]
+                for place, impact in enumerate(own[:, term] if end > start else []):
+                    even = scoring.even_slot(lists, cell, place)
+                    nearer = scoring.nearer_slot(lists, cell, place, even)
+                    for guess in (even, nearer, start, end - 1):
+                        assert start <= guess < end
+                        slot = scoring.slot_of(lists, cell, place, guess)
+                        assert (scoring.impact_at(lists, slot) if slot >= 0 else 0) == impact
         doc_ids = np.arange(0, len(documents), 2)
         found = np.empty(doc_ids.size)
         scoring.exact_scores(lists, term_ids, weights, doc_ids, found)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from minisplade.arrays import OffsetArray, PostingLists
+from minisplade.arrays import FloatArray, OffsetArray, PostingLists
 from minisplade.index.filters import EVERYTHING, Filter
 from minisplade.index.postings import Postings
 
@@ -32,6 +32,7 @@ class Parts:
     members: tuple[Part, ...]  # in the order of their documents, which also keeps them alive
     table: OffsetArray  # int64 (S, columns)
     smallest: NDArray[np.float64]  # float64 (S,)
+    peaks: FloatArray  # float32 (V,), the largest impact of each term in all parts
     num_docs: int
     num_terms: int
     widest: int  # documents of the longest block, 128 at least
@@ -51,6 +52,7 @@ class Parts:
             members=members,
             table=table,
             smallest=np.array([members[place][0].lists.smallest for place in largest_first]),
+            peaks=_peaks_of(members),
             num_docs=sum(sizes),
             num_terms=members[0][0].num_terms if members else 0,
             widest=max([128, *(own.lists.block_size for own, _ in members)]),
@@ -72,6 +74,16 @@ class Parts:
             table[:, END_BLOCK] = np.clip(high - starts, 0, table[:, NUM_BLOCKS])
             tables.append(table)
         return tables
+
+
+def _peaks_of(members: Sequence[Part]) -> FloatArray:
+    """Return the largest impact of each term, which nobody will change."""
+    peaks = [postings.lists.peaks for postings, _ in members]
+    if len(peaks) == 1:
+        return peaks[0]
+    highest = np.maximum.reduce(peaks) if peaks else np.zeros(0, dtype=np.float32)
+    highest.flags.writeable = False
+    return highest
 
 
 def _row_of(postings: Postings, allowed: Filter, start: int) -> list[int]:

@@ -77,7 +77,6 @@ def find_hits(
 
     documents: a Selection, or what select takes; None for all. Raises InputError.
     """
-    options.check()
     parts = snapshot.parts
     if documents is not None:
         chosen = documents if isinstance(documents, Selection) else select(snapshot, documents)

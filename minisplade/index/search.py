@@ -34,6 +34,9 @@ ID_MASK = 0x7FFFFFFF
 QUERIES_PER_CALL = 16
 """Queries of a batch that a thread takes at a time: few enough to share the work out evenly."""
 
+QUERIES_PER_RUN = 4096
+"""Queries whose results are in memory before the first is handed on."""
+
 _local = threading.local()
 
 
@@ -88,15 +91,15 @@ def search_parts(parts: Parts, query: SparseVector, options: SearchOptions) -> F
     """
     if _kernels() is None:
         return _reference(parts, query, options)
-    rows = np.array([0, query.term_ids.size]), query.term_ids, query.weights
+    rows = np.array([0, query.term_ids.size]), np.array(query.term_ids), np.array(query.weights)
     shared = options.num_threads > 1 and parts.members
     tables = parts.shared_out(options.num_threads) if shared else [parts.table]
     if len(tables) == 1:
-        answer = next(_answers(parts, rows, options))
+        answer = _answers(parts, rows, options)[0]
         return _refused(parts, query, options) if answer is None else answer
 
     def find(table: OffsetArray) -> Found | None:
-        return next(_answers(replace(parts, table=table), rows, options))
+        return _answers(replace(parts, table=table), rows, options)[0]
 
     answers = list(_pool(len(tables)).map(find, tables))
     found = [answer for answer in answers if answer is not None]
@@ -113,46 +116,52 @@ def search_parts_many(
         yield from (_reference(parts, query, options) for query in queries)
         return
 
-    def answer(start: int) -> list[Found]:
-        batch = queries[start : start + QUERIES_PER_CALL]
-        found = _answers(parts, (batch.offsets, batch.term_ids, batch.weights), options)
-        return [
-            _refused(parts, query, options) if one is None else one
-            for query, one in zip(batch, found, strict=True)
-        ]
-
-    starts = range(0, len(queries), QUERIES_PER_CALL)
-    threads = _pool(options.num_threads) if options.num_threads > 1 else None
-    for answers in threads.map(answer, starts) if threads else map(answer, starts):
-        yield from answers
-
-
-def _answers(parts: Parts, queries: Rows, options: SearchOptions) -> Iterator[Found | None]:
-    """Answer a few queries, in three arrays as in SparseVectors, in one compiled call.
-
-    Yields None for a query that the kernels refuse.
-    """
-    k = max(1, min(int(options.k), parts.num_docs))
     # Kernels are compiled for each kind of array: copies are always contiguous and writable.
-    offsets, term_ids, weights = (np.array(queries[0]), np.array(queries[1]), np.array(queries[2]))
+    offsets, term_ids, weights = map(np.array, (queries.offsets, queries.term_ids, queries.weights))
+    for start in range(0, len(queries), QUERIES_PER_RUN):
+        rows = offsets[start : start + QUERIES_PER_RUN + 1], term_ids, weights
+        found = _answers(parts, rows, options, options.num_threads)
+        for place, one in enumerate(found, start):
+            yield _refused(parts, queries[place], options) if one is None else one
+
+
+def _answers(
+    parts: Parts, queries: Rows, options: SearchOptions, num_threads: int = 1
+) -> list[Found | None]:
+    """Answer some queries; None stands for one that the kernels refuse."""
+    offsets, term_ids, weights = queries
+    k = max(1, min(int(options.k), parts.num_docs))
     shape = offsets.size - 1, k
     doc_ids, scores = np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.float32)
     counts = np.empty(shape[0], dtype=np.int64)
-    _kernels().search_queries(
-        parts.table,
-        parts.smallest,
-        offsets,
-        term_ids,
-        weights,
-        k,
-        float(options.alpha),
-        *_scratch(parts),
-        doc_ids,
-        scores,
-        counts,
-    )
-    for i, count in enumerate(counts.tolist()):
-        yield None if count < 0 else (doc_ids[i, :count], scores[i, :count])
+
+    def answer(starts: Iterator[int]) -> None:
+        for start in starts:
+            own = slice(start, start + QUERIES_PER_CALL)
+            _kernels().search_queries(
+                parts.table,
+                parts.smallest,
+                parts.peaks,
+                offsets[start : start + QUERIES_PER_CALL + 1],
+                term_ids,
+                weights,
+                k,
+                float(options.alpha),
+                *_scratch(parts),
+                doc_ids[own],
+                scores[own],
+                counts[own],
+            )
+
+    starts = iter(range(0, shape[0], QUERIES_PER_CALL))  # whichever thread is free takes the next
+    helpers = [_pool(num_threads).submit(answer, starts) for _ in range(num_threads - 1)]
+    answer(starts)
+    for helper in helpers:
+        helper.result()
+    return [
+        None if count < 0 else (ids[:count], own_scores[:count])
+        for ids, own_scores, count in zip(doc_ids, scores, counts.tolist())
+    ]
 
 
 def _refused(parts: Parts, query: SparseVector, options: SearchOptions) -> Found:
@@ -265,7 +274,7 @@ def _scratch(parts: Parts) -> tuple[Any, ...]:
         width = max(parts.widest, 0 if kept is None else kept[0].size)
         # Memory that is never written is never taken, so room for all documents costs nothing.
         room = max(parts.num_docs + 2 * width, 0 if kept is None else kept[1].size)
-        keys = (np.empty(room, dtype=np.int64) for _ in range(3))
+        keys = (np.empty(room, dtype=np.int64) for _ in range(2))
         kept = np.empty(width, dtype=np.float32), *keys
         _local.kept = kept
     return kept

@@ -9,7 +9,7 @@ from numba import carray
 from numpy.typing import NDArray
 
 from minisplade.arrays import BoolArray, IdArray, OffsetArray, PostingLists
-from minisplade.kernels.jit import jitted
+from minisplade.kernels.jit import inlined, jitted
 from minisplade.kernels.memory import pointer_to
 
 ARRAYS = ("offsets", "local_ids", "impacts", "codes", "rests", "peaks", "rows", "row_of")
@@ -25,7 +25,7 @@ NUM_COLUMNS = 24
 and the blocks that are to be searched."""
 
 
-@jitted
+@inlined
 def lists_at(table: OffsetArray, smallest: NDArray[np.float64], place: int) -> PostingLists:
     """Return the posting lists in a row of the table.
 

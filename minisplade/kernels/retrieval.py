@@ -9,90 +9,74 @@ sums are good enough to find those few; where they are too close to tell the ord
 import numpy as np
 from numpy.typing import NDArray
 
-from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
+from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.jit import jitted
 from minisplade.kernels.memory import prefetch
-from minisplade.kernels.scoring import LOOKUP_COST, STAGE, add_cell, impact_of
+from minisplade.kernels.parts import (
+    BLOCK_SIZE,
+    END_BLOCK,
+    FIRST_BLOCK,
+    IS_COMPACT,
+    IS_FILTERED,
+    NUM_DOCS,
+    SHIFT,
+    START,
+    filter_at,
+    lists_at,
+)
+from minisplade.kernels.scoring import LOOKUP_COST, STAGE, add_cell, expect_cell, impact_of
 from minisplade.kernels.selection import (
-    ID_MASK,
     KeyArray,
     collect,
     collect_listed,
-    make_key,
-    partition_largest,
-    score_of,
+    keep_reaching,
+    score_at,
     score_of_rank,
 )
-
-UNIT = 2.0**-24
-"""The relative error of rounding once to float32."""
+from minisplade.kernels.waiting import (
+    UNIT,
+    WAITING_SHARE,
+    add_waiting,
+    count_waiting,
+    order_lists,
+)
 
 LARGEST, SMALLEST = 1e37, 1e-36
 """Float32 is trusted while no score can pass the one, and no product fall below the other."""
 
-OUT_OF_RANGE, BAD_QUERY = -1, -2
-"""What search_query returns instead of a count."""
+OUT_OF_RANGE, BAD_QUERY, FAILED_GUESS = -1, -2, -3
+"""What find_candidates returns instead of a count; after the last it has to be called again."""
 
-WAITING_SHARE = 0.3
-"""Lists wait while together they could lift a document by less than this share of the floor."""
-
-WAITING_LENGTH = 200
-"""A list waits only where it has this many postings for each of the k documents to look up."""
+CELLS_AHEAD = 8
+"""The first postings of a cell are asked for so many cells before they are added."""
 
 
 @jitted
-def check_query(lists: PostingLists, term_ids: IdArray, weights: FloatArray) -> int:
-    """Return 0 for a query that kernels can take, BAD_QUERY or OUT_OF_RANGE."""
-    num_terms = lists.peaks.size
+def check_query(
+    peaks: FloatArray, smallest: NDArray[np.float64], term_ids: IdArray, weights: FloatArray
+) -> int:
+    """Return 0 for a query that kernels can take, BAD_QUERY or OUT_OF_RANGE.
+
+    peaks: float32 (V,), the largest impact of each term; smallest: float64 (S,), the smallest
+    impact of each part.
+    """
     before = -1
     highest, lightest = 0.0, np.inf
     for j in range(term_ids.size):
-        if term_ids[j] <= before or term_ids[j] >= num_terms:
+        if term_ids[j] <= before or term_ids[j] >= peaks.size:
             return BAD_QUERY
         if not (weights[j] > 0 and weights[j] < np.inf):
             return BAD_QUERY
         before = term_ids[j]
-        highest += np.float64(weights[j]) * np.float64(lists.peaks[before])
+        highest += np.float64(weights[j]) * np.float64(peaks[before])
         lightest = min(lightest, np.float64(weights[j]))
-    if highest > LARGEST or min(lightest * lists.smallest, lists.smallest) < SMALLEST:
+    least = np.inf
+    for impact in smallest:  # 0 for parts without postings
+        if 0 < impact < least:
+            least = impact
+    if highest > LARGEST or min(lightest, 1.0) * least < SMALLEST:
         return OUT_OF_RANGE
     return 0
-
-
-@jitted
-def order_lists(
-    lists: PostingLists,
-    term_ids: IdArray,
-    weights: FloatArray,
-    order: OffsetArray,
-    bounds: NDArray[np.float64],
-) -> int:
-    """Order the lists of a query by how little they can lift a document for each posting read.
-
-    order: int64 (m,), places in the query; bounds: float64 (m + 1,); entry j is what the first j
-    lists can add together. Lists without postings are left out; returns the number of the others.
-    """
-    count = 0
-    merit = np.empty(term_ids.size)
-    for j in range(term_ids.size):
-        cell = np.int64(term_ids[j]) * lists.num_blocks
-        length = lists.offsets[cell + lists.num_blocks] - lists.offsets[cell]
-        if length == 0:
-            continue
-        merit[j] = np.float64(weights[j]) * np.float64(lists.peaks[term_ids[j]]) / length
-        place = count
-        while place > 0 and merit[order[place - 1]] > merit[j]:
-            order[place] = order[place - 1]
-            place -= 1
-        order[place] = j
-        count += 1
-    bounds[0] = 0.0
-    for place in range(count):
-        j = order[place]
-        bound = np.float64(weights[j]) * np.float64(lists.peaks[term_ids[j]])
-        # The surplus pays for the rounding of float32 products and sums.
-        bounds[place + 1] = bounds[place] + bound * (1 + 2 * UNIT)
-    return count
 
 
 @jitted
@@ -106,23 +90,44 @@ def base_slack(num_lists: int) -> float:
 
 
 @jitted
-def relative_slack(lists: PostingLists, num_lists: int) -> float:
-    """Do as base_slack for some lists: the compact form's are low by 2 ** (shift - 23) at most."""
-    slack = base_slack(num_lists)
-    if lists.impacts.size == 0:
-        slack += 2.0 ** (lists.shift - 23)
+def relative_slack(table: OffsetArray, num_lists: int) -> float:
+    """Do as base_slack for some parts: the compact form's are low by 2 ** (shift - 23) at most."""
+    return base_slack(num_lists) + compact_slack(table)
+
+
+@jitted
+def compact_slack(table: OffsetArray) -> float:
+    """Return by how much, relatively, float32 scores of compact parts may be low."""
+    slack = 0.0
+    for place in range(table.shape[0]):
+        if table[place, IS_COMPACT]:
+            slack = max(slack, 2.0 ** (table[place, SHIFT] - 23))
     return slack
 
 
 @jitted
-def keep_promising(keys: KeyArray, count: int, k: int, least: float) -> int:
-    """Keep the k largest keys, first, and of the others those that score least or more."""
-    kept = k
-    for i in range(k, count):
-        if score_of(keys[i]) >= least:
-            keys[kept] = keys[i]
-            kept += 1
-    return kept
+def count_postings(
+    table: OffsetArray, smallest: NDArray[np.float64], term_ids: IdArray, lengths: OffsetArray
+) -> None:
+    """Count the postings of each list in all parts; lengths: int64 (m,)."""
+    lengths[:] = 0
+    for place in range(table.shape[0]):
+        lists = lists_at(table, smallest, place)
+        for j in range(term_ids.size):
+            cell = np.int64(term_ids[j]) * lists.num_blocks
+            prefetch(lists.row_of, term_ids[j])
+            lengths[j] += lists.offsets[cell + lists.num_blocks] - lists.offsets[cell]
+
+
+@jitted
+def docs_before(table: OffsetArray, place: int, block: int) -> int:
+    """Count the documents that are to be searched before a block of the part at a place."""
+    count = 0
+    for i in range(min(place + 1, table.shape[0])):
+        end = table[i, END_BLOCK] if i < place else block
+        end_doc = min(end * table[i, BLOCK_SIZE], table[i, NUM_DOCS])
+        count += max(0, end_doc - table[i, FIRST_BLOCK] * table[i, BLOCK_SIZE])
+    return count
 
 
 @jitted
@@ -143,18 +148,13 @@ def score_block(
     """
     stage = np.empty(STAGE, np.int32)
     first_doc = block * lists.block_size
-    for j in order:
-        cell = np.int64(term_ids[j]) * lists.num_blocks + block
-        if lists.row_of[term_ids[j]] < 0:
-            slot = lists.offsets[cell]
-            prefetch(lists.local_ids, slot)
-            prefetch(lists.local_ids, slot + 32)
-            prefetch(lists.impacts, slot)
-            prefetch(lists.impacts, slot + 16)
-            prefetch(lists.impacts, slot + 32)
-            prefetch(lists.impacts, slot + 48)
+    for j in order[:CELLS_AHEAD]:
+        expect_cell(lists, term_ids[j], block)
     scores[:] = 0
-    for j in order:
+    for i in range(order.size):
+        if i + CELLS_AHEAD < order.size:
+            expect_cell(lists, term_ids[order[i + CELLS_AHEAD]], block)
+        j = order[i]
         cell = np.int64(term_ids[j]) * lists.num_blocks + block
         length = lists.offsets[cell + 1] - lists.offsets[cell]
         if few and allowed_ids.size * LOOKUP_COST < length:
@@ -177,141 +177,102 @@ def guessed_rank(k: int, share: float) -> int:
 
 
 @jitted
-def count_waiting(
-    lists: PostingLists,
-    term_ids: IdArray,
-    order: OffsetArray,
-    bounds: NDArray[np.float64],
-    most: float,
-    first_block: int,
-    end_block: int,
-    k: int,
-) -> int:
-    """Count how many lists, the first in order, had better wait while other blocks are scored.
-
-    order and bounds: from order_lists; most: what they may add together.
-    """
-    waiting = 0
-    while waiting < order.size and bounds[waiting + 1] <= most:
-        cell = np.int64(term_ids[order[waiting]]) * lists.num_blocks
-        length = lists.offsets[cell + end_block] - lists.offsets[cell + first_block]
-        if length < WAITING_LENGTH * k:
-            break
-        waiting += 1
-    return waiting
-
-
-@jitted
 def find_candidates(
-    lists: PostingLists,
+    table: OffsetArray,
+    smallest: NDArray[np.float64],
+    peaks: FloatArray,
     term_ids: IdArray,
     weights: FloatArray,
     k: int,
     alpha: float,
-    allowed: BoolArray,
-    allowed_ids: IdArray,
-    first_block: int,
-    end_block: int,
-    known: float,
     hopeful: bool,
     all_scores: FloatArray,
     keys: KeyArray,
     spare: KeyArray,
 ) -> int:
-    """Collect the keys of all documents in some blocks that may be among the k best.
+    """Collect the keys of all documents that may be among the k best of all parts.
 
-    allowed: bool (N,) and allowed_ids: int32, the same documents in order, or both empty for all;
-    known: what k documents elsewhere score in truth, or 0; hopeful: guess a floor from the first
-    block, which may fail. all_scores: float32 scratch for a block; keys: int64, room for a block
-    more than there are documents; spare: as keys. Returns the number of keys, or -1 where the
-    guess failed.
+    table, smallest: as in lists_at; peaks: float32 (V,), the largest impact of each term; hopeful:
+    guess a floor from the first block, which may fail; all_scores: float32 scratch for a block of
+    any part; keys, spare: int64, room for a block more than there are documents. Returns their
+    number, or what check_query does, or FAILED_GUESS.
     """
+    status = check_query(peaks, smallest, term_ids, weights)
+    if status < 0:
+        return status
+    lengths = np.empty(term_ids.size, np.int64)
     order = np.empty(term_ids.size, np.int64)
     bounds = np.empty(term_ids.size + 1, np.float64)
-    num_lists = order_lists(lists, term_ids, weights, order, bounds)
+    count_postings(table, smallest, term_ids, lengths)
+    num_lists = order_lists(peaks, lengths, term_ids, weights, order, bounds)
+    if num_lists == 0:
+        return 0
     order = order[:num_lists]
-    slack = relative_slack(lists, num_lists)
-    filtered = allowed.size > 0
-    place = int(np.searchsorted(allowed_ids, first_block * lists.block_size))
-    floor, guess = known * (1 - slack), 0.0
-    waiting, count, complete_block = 0, 0, first_block - 1
-    settled = known > 0  # from then on lists may wait
-    if settled:
-        most = WAITING_SHARE * floor / alpha
-        waiting = count_waiting(lists, term_ids, order, bounds, most, first_block, end_block, k)
-    for block in range(first_block, end_block):
-        first_doc = block * lists.block_size
-        own = min(lists.block_size, lists.num_docs - first_doc)
-        start = place
-        place += int(np.searchsorted(allowed_ids[start:], first_doc + own))
-        if filtered and start == place:
-            continue
-        own_ids = allowed_ids[start:place]
-        few = filtered and own_ids.size * LOOKUP_COST < own
-        # The last block may be shorter, and need not be looked at beyond.
-        scores = all_scores[: (own + 127) // 128 * 128]
-        score_block(lists, term_ids, weights, order[waiting:], block, own_ids, few, scores)
-        if filtered and not few:
-            for i in range(own):
-                scores[i] *= np.float32(allowed[first_doc + i])
-        bar = floor / alpha
-        if not settled:
-            if not few:
-                share = k * own / ((end_block - first_block) * lists.block_size)
-                rank = guessed_rank(k, share) if hopeful and not filtered else k
-                all_scores[scores.size :] = 0
-                floor = max(floor, score_of_rank(all_scores, rank, spare) * (1 - slack))
-                guess = floor if rank < k else 0.0
-            bar = floor
-        limit = np.float32(max((bar - bounds[waiting]) * (1 - slack), SMALLEST / 2))
-        if few:
-            count = collect_listed(scores, limit, first_doc, own_ids, keys, count)
-        else:
-            count = collect(scores, limit, first_doc, keys, count)
-        if count >= k and (not settled or count > k + k // 4 + 16):
-            floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
-            count = keep_promising(keys, count, k, floor - bounds[waiting])
-        if not settled and floor > 0:
-            settled, complete_block = True, block
-            most = WAITING_SHARE * floor / alpha
-            waiting = count_waiting(lists, term_ids, order, bounds, most, block, end_block, k)
-    for i in range(waiting - 1, -1, -1):
-        if count >= k:
-            floor = max(floor, score_of(partition_largest(keys, count, k)) * (1 - slack))
-            count = keep_promising(keys, count, k, floor - bounds[i + 1])
-        elif known > 0:  # then fewer than k may do
-            count = keep_promising(keys, count, 0, floor - bounds[i + 1])
-        look_up(lists, term_ids[order[i]], weights[order[i]], complete_block, keys, count)
+    slack = relative_slack(table, num_lists)
+    num_docs = docs_before(table, table.shape[0], 0)
+    hopeful = hopeful and table[:, IS_FILTERED].sum() == 0
+    floor, guess = 0.0, 0.0
+    waiting, count = 0, 0
+    settled = False  # from then on lists may wait
+    complete_place, complete_block = 0, -1
+    for place in range(table.shape[0]):
+        lists = lists_at(table, smallest, place)
+        allowed, allowed_ids = filter_at(table, place)
+        start = 0
+        for block in range(table[place, FIRST_BLOCK], table[place, END_BLOCK]):
+            first_doc = block * lists.block_size
+            own = min(lists.block_size, lists.num_docs - first_doc)
+            start += int(np.searchsorted(allowed_ids[start:], first_doc))
+            end = start + int(np.searchsorted(allowed_ids[start:], first_doc + own))
+            own_ids = allowed_ids[start:end]
+            if allowed.size > 0 and own_ids.size == 0:
+                continue
+            few = allowed.size > 0 and own_ids.size * LOOKUP_COST < own
+            # The last block may be shorter, and need not be looked at beyond.
+            scores = all_scores[: (own + 127) // 128 * 128]
+            score_block(lists, term_ids, weights, order[waiting:], block, own_ids, few, scores)
+            if allowed.size > 0 and not few:
+                for i in range(own):
+                    scores[i] *= np.float32(allowed[first_doc + i])
+            bar = floor / alpha
+            if not settled:
+                if not few:
+                    rank = guessed_rank(k, k * own / num_docs) if hopeful else k
+                    floor = max(floor, score_of_rank(scores, rank, spare) * (1 - slack))
+                    guess = floor if rank < k else 0.0
+                bar = floor
+            limit = np.float32(max((bar - bounds[waiting]) * (1 - slack), SMALLEST / 2))
+            if few:
+                count = collect_listed(
+                    scores, limit, first_doc, table[place, START], own_ids, keys, count
+                )
+            else:
+                count = collect(scores, limit, table[place, START] + first_doc, keys, count)
+            if count >= k and (not settled or count > k + k // 4 + 16):
+                floor = max(floor, score_at(keys, count, k) * (1 - slack))
+                count = keep_reaching(keys, count, floor - bounds[waiting])
+            if not settled and floor > 0:
+                settled, complete_place, complete_block = True, place, block
+                most = WAITING_SHARE * floor / alpha
+                remaining = 1 - docs_before(table, place, block + 1) / num_docs
+                waiting = count_waiting(lengths, order, bounds, most, remaining, k)
+    count = add_waiting(
+        table,
+        smallest,
+        term_ids,
+        weights,
+        order[:waiting],
+        bounds,
+        k,
+        floor,
+        slack,
+        complete_place,
+        complete_block,
+        keys,
+        count,
+        spare,
+    )
     if count < k:
-        return -1 if guess > 0 else count
-    kth = score_of(partition_largest(keys, count, k))
-    return -1 if kth < guess else keep_promising(keys, count, k, kth * (1 - slack))
-
-
-@jitted
-def look_up(
-    lists: PostingLists,
-    term_id: int,
-    weight: float,
-    complete_block: int,
-    keys: KeyArray,
-    count: int,
-) -> None:
-    """Add one term to the scores in keys, but not to those of blocks up to complete_block."""
-    row = lists.row_of[term_id]
-    for i in range(count):
-        doc_id = ID_MASK - (keys[i] & ID_MASK)
-        block = doc_id // lists.block_size
-        if row >= 0:
-            prefetch(lists.rows[row], doc_id)
-        elif block > complete_block:
-            cell = np.int64(term_id) * lists.num_blocks + block
-            start, end = lists.offsets[cell], lists.offsets[cell + 1]
-            guess = start + (doc_id - block * lists.block_size) * (end - start) // lists.block_size
-            prefetch(lists.local_ids, guess)
-            prefetch(lists.impacts, guess)
-    for i in range(count):
-        doc_id = ID_MASK - (keys[i] & ID_MASK)
-        if doc_id // lists.block_size > complete_block:
-            share = np.float32(weight) * np.float32(impact_of(lists, term_id, doc_id))
-            keys[i] = make_key(np.float32(score_of(keys[i])) + share, doc_id)
+        return FAILED_GUESS if guess > 0 else count
+    kth = score_at(keys, count, k)
+    return FAILED_GUESS if kth < guess else keep_reaching(keys, count, kth * (1 - slack))

@@ -4,16 +4,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
-from minisplade.kernels.jit import jitted
+from minisplade.kernels.jit import inlined, jitted
+from minisplade.kernels.masks import LANES, lowest, reaching
+from minisplade.kernels.memory import prefetch
 
 LOOKUP_COST = 100
 """Looking up one document in a cell takes as long as adding so many postings."""
+
+STRIDE, AHEAD = 64, 512
+"""Postings are asked for in such strides, so many postings before they are added."""
 
 STAGE = 256
 """Impacts of the compact form that are turned into floats at a time."""
 
 
-@jitted
+@inlined
+def expect_postings(local_ids: NDArray[np.uint16], impacts: FloatArray, slot: int) -> None:
+    """Bring STRIDE postings into the cache."""
+    prefetch(local_ids, slot)
+    prefetch(local_ids, slot + 32)
+    prefetch(impacts, slot)
+    prefetch(impacts, slot + 16)
+    prefetch(impacts, slot + 32)
+    prefetch(impacts, slot + 48)
+
+
+@inlined
+def expect_cell(lists: PostingLists, term_id: int, block: int) -> None:
+    """Bring what add_cell does not ask for itself into the cache: the first postings."""
+    cell = np.int64(term_id) * lists.num_blocks + block
+    start, end = lists.offsets[cell], lists.offsets[cell + 1]
+    if lists.row_of[term_id] < 0:
+        for slot in range(start, min(end, start + AHEAD), STRIDE):
+            expect_postings(lists.local_ids, lists.impacts, slot)
+
+
+@inlined
 def add_cell(
     lists: PostingLists, term_id: int, block: int, weight: float, scores: FloatArray, stage: IdArray
 ) -> None:
@@ -35,8 +61,11 @@ def add_cell(
     factor = np.float32(weight)
     local_ids, impacts = lists.local_ids, lists.impacts
     if impacts.size:
-        for i in range(start, end):
-            scores[local_ids[i]] += factor * impacts[i]
+        for first_slot in range(start, end, np.uint64(STRIDE)):
+            if first_slot + np.uint64(AHEAD) < end:
+                expect_postings(local_ids, impacts, np.int64(first_slot) + AHEAD)
+            for i in range(first_slot, min(end, first_slot + np.uint64(STRIDE))):
+                scores[local_ids[i]] += factor * impacts[i]
         return
     staged = stage.view(np.float32)
     base, shift = np.int32(lists.base), np.int32(lists.shift)
@@ -49,42 +78,58 @@ def add_cell(
             scores[own_ids[i]] += factor * staged[i]
 
 
-@jitted
-def slot_of(lists: PostingLists, cell: int, local_id: int) -> int:
-    """Return the slot of a document in a cell, or -1 where the cell has no posting of it.
+@inlined
+def even_slot(lists: PostingLists, cell: int, local_id: int) -> int:
+    """Return the slot that a document would have in a cell, were they spread evenly."""
+    start, end = lists.offsets[cell], lists.offsets[cell + 1]
+    return int(start + local_id * (end - start) // lists.block_size)
 
-    Documents are spread over a cell nearly evenly: the search starts where an even spread has the
-    document, and doubles its steps from there (Bentley and Yao 1976).
+
+@inlined
+def nearer_slot(lists: PostingLists, cell: int, local_id: int, slot: int) -> int:
+    """Return a slot of a cell that is likely to be nearer to a document's than the one given.
+
+    Source: interpolation search, Perl, Itai and Avni 1978.
     """
     start, end = lists.offsets[cell], lists.offsets[cell + 1]
-    if start == end:
-        return -1
+    if slot >= end:
+        return slot
+    away = local_id - np.int64(lists.local_ids[slot])
+    return int(max(start, min(end - 1, slot + away * (end - start) // lists.block_size)))
+
+
+@inlined
+def slot_of(lists: PostingLists, cell: int, local_id: int, guess: int) -> int:
+    """Return the slot of a document in a cell, or -1 where the cell has no posting of it.
+
+    The search starts at guess, doubles its steps from there (Bentley and Yao 1976), and compares
+    the last few slots all at once.
+    """
+    start, end = lists.offsets[cell], lists.offsets[cell + 1]
     ids = lists.local_ids
-    low, high = start, end
-    guess = start + local_id * (end - start) // lists.block_size
-    step = 4
-    if ids[guess] <= local_id:
-        low = guess
-        while guess + step < end and ids[guess + step] <= local_id:
-            low = guess + step
-            step *= 2
-        high = min(end, guess + step)
-    else:
-        high = guess
-        while guess - step >= start and ids[guess - step] > local_id:
-            high = guess - step
-            step *= 2
-        low = max(start, guess - step)
-    while high - low > 1:
+    low, high = max(start, guess - LANES // 2), min(end, guess + LANES // 2)
+    step = LANES
+    while low > start and ids[low] > local_id:
+        high, low = low, max(start, low - step)
+        step *= 2
+    while high < end and ids[high] <= local_id:
+        low, high = high, min(end, high + step)
+        step *= 2
+    while high - low > LANES:
         middle = (low + high) >> 1
         if ids[middle] <= local_id:
             low = middle
         else:
             high = middle
-    return low if ids[low] == local_id else -1
+    if low + LANES <= ids.size:
+        low += lowest(reaching(ids, low, np.uint16(local_id)))
+    else:
+        while low < high and ids[low] < local_id:
+            low += 1
+    return low if low < high and ids[low] == local_id else -1
 
 
-@jitted
+@inlined
 def impact_at(lists: PostingLists, slot: int) -> float:
     """Return the exact impact in a slot."""
     if lists.impacts.size:
@@ -93,7 +138,7 @@ def impact_at(lists: PostingLists, slot: int) -> float:
     return np.float64(np.int32(bits).view(np.float32))
 
 
-@jitted
+@inlined
 def impact_of(lists: PostingLists, term_id: int, doc_id: int) -> float:
     """Return the exact impact of a term in a document, 0 where it is absent."""
     row = lists.row_of[term_id]
@@ -101,7 +146,8 @@ def impact_of(lists: PostingLists, term_id: int, doc_id: int) -> float:
         return np.float64(lists.rows[row, doc_id])
     block = doc_id // lists.block_size
     cell = np.int64(term_id) * lists.num_blocks + block
-    slot = slot_of(lists, cell, doc_id - block * lists.block_size)
+    local_id = doc_id - block * lists.block_size
+    slot = slot_of(lists, cell, local_id, even_slot(lists, cell, local_id))
     return impact_at(lists, slot) if slot >= 0 else 0.0
 
 

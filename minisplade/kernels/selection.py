@@ -4,11 +4,14 @@ A key holds the bits of a positive float32 score above the complement of a docum
 order of keys is the order of hits: higher scores first, equal scores by document.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray
 from minisplade.kernels.jit import jitted
+from minisplade.kernels.masks import LANES, lowest, reaching
 
 KeyArray = NDArray[np.int64]
 
@@ -19,32 +22,46 @@ RADIX_BITS = 8
 
 
 @jitted
-def partition_largest(keys: KeyArray, count: int, k: int) -> int:
-    """Move the k largest of keys[:count] to the front, in any order; return the smallest of them.
+def value_at(values: NDArray[Any], rank: int, num_bits: int) -> int:
+    """Return the number at a rank, 1 for the largest; 1 <= rank <= values.size.
 
-    keys: int64; 1 <= k <= count. Source: Hoare 1961, "Algorithm 65: Find".
+    values: whole numbers of any kind, from 0 up to num_bits bits. Finds the largest number that
+    rank values reach, bit by bit from the highest, until no more than these do: counting goes
+    through many values at a time and foresees no branch, which outruns partitioning.
     """
-    low, high, target = 0, count - 1, k - 1
-    while low < high:
-        first, middle, last = keys[low], keys[(low + high) >> 1], keys[high]
-        pivot = max(min(first, middle), min(max(first, middle), last))
-        i, j = low, high
-        while i <= j:
-            while keys[i] > pivot:
-                i += 1
-            while keys[j] < pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if target <= j:
-            high = j
-        elif target >= i:
-            low = i
-        else:
-            break
-    return keys[target]
+    kind = values.dtype.type
+    bound = kind(0)
+    for bit in range(num_bits - 1, -1, -1):
+        trial = kind(bound | (kind(1) << kind(bit)))
+        reached = 0
+        for i in range(values.size):
+            reached += values[i] >= trial
+        if reached >= rank:
+            bound = trial
+            if reached == rank:
+                break
+    largest = kind((kind(1) << kind(num_bits - 1)) - kind(1) + (kind(1) << kind(num_bits - 1)))
+    least = largest
+    for i in range(values.size):
+        least = min(least, values[i] if values[i] >= bound else largest)
+    return least
+
+
+@jitted
+def score_at(keys: KeyArray, count: int, k: int) -> float:
+    """Return the score of the k-th best of keys[:count]; 1 <= k <= count."""
+    return score_of(value_at(keys[:count], k, 63))
+
+
+@jitted
+def keep_reaching(keys: KeyArray, count: int, least: float) -> int:
+    """Move those of keys[:count] that score least or more to the front; return how many."""
+    kept = 0
+    for i in range(count):
+        key = keys[i]
+        keys[kept] = key
+        kept += score_of(key) >= least
+    return kept
 
 
 @jitted
@@ -130,21 +147,16 @@ def collect(
     scores: float32, a multiple of 128 long, those of documents from first_doc on; limit: positive;
     keys: int64 with room for all.
     """
-    # Positive floats compare as their bits do, and the largest of whole numbers takes one
-    # instruction for eight of them; most runs of 128 documents go by without a branch.
+    # Positive floats compare as their bits do.
     bits = scores.view(np.int32)
     bound = np.float32(limit).view(np.int32)
-    for start in range(0, bits.size, 128):
-        run = bits[start : start + 128]
-        highest = np.int32(0)
-        for i in range(128):
-            highest = max(highest, run[i])
-        if highest >= bound:
-            for i in range(128):
-                if run[i] >= bound:
-                    doc_id = first_doc + start + i
-                    keys[count] = (np.int64(run[i]) << 32) | np.int64(ID_MASK - doc_id)
-                    count += 1
+    for start in range(0, bits.size, LANES):
+        mask = reaching(bits, start, bound)
+        while mask:
+            i = start + lowest(mask)
+            keys[count] = (np.int64(bits[i]) << 32) | np.int64(ID_MASK - (first_doc + i))
+            count += 1
+            mask &= mask - np.uint64(1)
     return count
 
 
@@ -153,15 +165,16 @@ def collect_listed(
     scores: FloatArray,
     limit: np.float32,
     first_doc: int,
+    start: int,
     doc_ids: IdArray,
     keys: KeyArray,
     count: int,
 ) -> int:
-    """Do as collect, for the documents in doc_ids, int32, alone."""
+    """Do as collect for the documents in doc_ids, int32, alone; in keys they count from start."""
     for doc_id in doc_ids:
         score = scores[doc_id - first_doc]
         if score >= limit:
-            keys[count] = make_key(score, doc_id)
+            keys[count] = make_key(score, start + doc_id)
             count += 1
     return count
 
@@ -170,24 +183,23 @@ def collect_listed(
 def score_of_rank(scores: FloatArray, rank: int, spare: KeyArray) -> float:
     """Return a score that at least rank of the documents reach, close to the best such score.
 
-    scores: float32, a power of two long; rank: 1 or more; spare: int64, at least as long. The
+    scores: float32, a multiple of 128 long; rank: 1 or more; spare: int64, at least as long. The
     documents are dealt into lanes; the best of each lane are distinct documents, so the score at
     rank among them is reached by that many. Returns 0 where the lanes are too few.
     """
     bits = scores.view(np.int32)
-    lanes = min(512, bits.size)
-    while lanes < 4 * rank and lanes < bits.size:
+    lanes = 128
+    while (lanes < 512 or lanes < 4 * rank) and 2 * lanes <= bits.size:
         lanes *= 2
     if rank > lanes:
         return 0.0
-    best = bits[:lanes].copy()
+    best = spare.view(np.int32)[:lanes]
+    best[:] = bits[:lanes]
     for start in range(lanes, bits.size, lanes):
         row = bits[start : start + lanes]
-        for i in range(lanes):
+        for i in range(row.size):
             best[i] = max(best[i], row[i])
-    for i in range(lanes):
-        spare[i] = best[i]
-    return np.float64(np.int32(partition_largest(spare, lanes, rank)).view(np.float32))
+    return np.float64(np.int32(value_at(best, rank, 31)).view(np.float32))
 
 
 @jitted

@@ -1,0 +1,212 @@
+"""Lists that wait while others are scored, and are looked up for the few documents that can win.
+
+Source: MaxScore, in Turtle and Flood 1995, "Query Evaluation", section 4.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
+from minisplade.kernels.jit import inlined, jitted
+from minisplade.kernels.memory import prefetch
+from minisplade.kernels.parts import NUM_DOCS, START, lists_at
+from minisplade.kernels.scoring import even_slot, impact_at, nearer_slot, slot_of
+from minisplade.kernels.selection import (
+    ID_MASK,
+    KeyArray,
+    keep_reaching,
+    make_key,
+    score_at,
+    score_of,
+)
+
+UNIT = 2.0**-24
+"""The relative error of rounding once to float32."""
+
+WAITING_SHARE = 0.3
+"""Lists wait while together they could lift a document by less than this share of the floor."""
+
+WAITING_LENGTH = 200
+"""A list waits only where it has this many postings for each of the k documents to look up."""
+
+GUESS, NEARER, ADD = range(3)
+"""The steps of look_up: guess a slot, go nearer to the right one, and add what is there."""
+
+
+@jitted
+def order_lists(
+    peaks: FloatArray,
+    lengths: OffsetArray,
+    term_ids: IdArray,
+    weights: FloatArray,
+    order: OffsetArray,
+    bounds: NDArray[np.float64],
+) -> int:
+    """Order the lists of a query by how little they can lift a document for each posting read.
+
+    peaks: float32 (V,), the largest impact of each term; lengths: int64 (m,), the postings of each
+    list; order: int64 (m,), places in the query; bounds: float64 (m + 1,); entry j is what the
+    first j lists can add together. Lists without postings are left out; returns the number of the
+    others.
+    """
+    count = 0
+    merit = np.empty(term_ids.size)
+    for j in range(term_ids.size):
+        if lengths[j] == 0:
+            continue
+        merit[j] = np.float64(weights[j]) * np.float64(peaks[term_ids[j]]) / lengths[j]
+        place = count
+        while place > 0 and merit[order[place - 1]] > merit[j]:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = j
+        count += 1
+    bounds[0] = 0.0
+    for place in range(count):
+        j = order[place]
+        bound = np.float64(weights[j]) * np.float64(peaks[term_ids[j]])
+        # The surplus pays for the rounding of float32 products and sums.
+        bounds[place + 1] = bounds[place] + bound * (1 + 2 * UNIT)
+    return count
+
+
+@jitted
+def count_waiting(
+    lengths: OffsetArray,
+    order: OffsetArray,
+    bounds: NDArray[np.float64],
+    most: float,
+    remaining: float,
+    k: int,
+) -> int:
+    """Count how many lists, the first in order, had better wait while other blocks are scored.
+
+    lengths, order and bounds: as in order_lists; most: what they may add together; remaining: the
+    share of all documents that are in those blocks.
+    """
+    waiting = 0
+    while waiting < order.size and bounds[waiting + 1] <= most:
+        if lengths[order[waiting]] * remaining < WAITING_LENGTH * k:
+            break
+        waiting += 1
+    return waiting
+
+
+@jitted
+def add_waiting(
+    table: OffsetArray,
+    smallest: NDArray[np.float64],
+    term_ids: IdArray,
+    weights: FloatArray,
+    order: OffsetArray,
+    bounds: NDArray[np.float64],
+    k: int,
+    floor: float,
+    slack: float,
+    complete_place: int,
+    complete_block: int,
+    keys: KeyArray,
+    count: int,
+    slots: KeyArray,
+) -> int:
+    """Add the lists that waited to the scores in keys; return how many documents still can win.
+
+    order: int64, the lists that waited; bounds: as in order_lists; floor: what the k best score at
+    least; slack: how far apart, relatively, scores must be. Other arguments as in look_up.
+    """
+    for i in range(order.size - 1, -1, -1):
+        if count >= k:
+            floor = max(floor, score_at(keys, count, k) * (1 - slack))
+            count = keep_reaching(keys, count, floor - bounds[i + 1])
+        j = order[i]
+        look_up(
+            table,
+            smallest,
+            term_ids[j],
+            weights[j],
+            complete_place,
+            complete_block,
+            keys,
+            count,
+            slots,
+        )
+    return count
+
+
+@jitted
+def look_up(
+    table: OffsetArray,
+    smallest: NDArray[np.float64],
+    term_id: int,
+    weight: float,
+    complete_place: int,
+    complete_block: int,
+    keys: KeyArray,
+    count: int,
+    slots: KeyArray,
+) -> None:
+    """Add one term to the scores in keys, but not to those that were complete before lists waited.
+
+    table, smallest: as in lists_at; complete_place, complete_block: the last block, of the part at
+    a place in the table, whose scores are complete; keys: int64, part after part; slots: int64,
+    scratch, as many.
+    """
+    # All documents take a step before any takes the next, so that they wait for memory together.
+    for step in (GUESS, NEARER, ADD):
+        start = 0
+        for place in range(table.shape[0]):
+            first = table[place, START]
+            end = start
+            while end < count and ID_MASK - (keys[end] & ID_MASK) < first + table[place, NUM_DOCS]:
+                if ID_MASK - (keys[end] & ID_MASK) < first:
+                    break
+                end += 1
+            if start < end and place >= complete_place:
+                lists = lists_at(table, smallest, place)
+                complete = complete_block if place == complete_place else -1
+                own, own_slots = keys[start:end], slots[start:end]
+                take_step(step, lists, term_id, weight, first, complete, own, own_slots)
+            start = end
+
+
+@inlined
+def take_step(
+    step: int,
+    lists: PostingLists,
+    term_id: int,
+    weight: float,
+    first_doc: int,
+    complete_block: int,
+    keys: KeyArray,
+    slots: KeyArray,
+) -> None:
+    """Take a step of look_up with documents of one part, which are numbered from first_doc on.
+
+    slots: int64, as many as keys; where their postings are likely to be, nearer after each step.
+    """
+    row = lists.row_of[term_id]
+    for i in range(keys.size):
+        doc_id = ID_MASK - (keys[i] & ID_MASK) - first_doc
+        block = doc_id // lists.block_size
+        if block <= complete_block:
+            continue
+        cell = np.int64(term_id) * lists.num_blocks + block
+        local_id = doc_id - block * lists.block_size
+        if step == ADD:
+            slot = slot_of(lists, cell, local_id, slots[i]) if row < 0 else -1
+            impact = impact_at(lists, slot) if slot >= 0 else 0.0
+            if row >= 0:
+                impact = np.float64(lists.rows[row, doc_id])
+            share = np.float32(weight) * np.float32(impact)
+            keys[i] = make_key(np.float32(score_of(keys[i])) + share, doc_id + first_doc)
+        elif row >= 0:
+            prefetch(lists.rows[row], doc_id)
+        elif step == GUESS:
+            slots[i] = even_slot(lists, cell, local_id)
+            prefetch(lists.local_ids, slots[i])
+        else:
+            slots[i] = nearer_slot(lists, cell, local_id, slots[i])
+            prefetch(lists.local_ids, slots[i] - 24)
+            prefetch(lists.local_ids, slots[i] + 24)
+            prefetch(lists.impacts, slots[i] - 8)
+            prefetch(lists.impacts, slots[i] + 8)
