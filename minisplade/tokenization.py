@@ -13,6 +13,7 @@ from tokenizers import Encoding, Tokenizer
 
 from minisplade.arrays import BoolArray, IdArray
 from minisplade.errors import InputError
+from minisplade.pieces import plain_tokenizer
 
 CHARACTERS_AT_ONCE = 1 << 18
 """Text that is tokenized together: the library keeps some 50 bytes for each character of it."""
@@ -65,12 +66,22 @@ def tokenize(
     # Setting it is cheap, and keeps one tokenizer good for calls with different limits.
     tokenizer.enable_truncation(max_seq_length)
     encode = partial(tokenizer.encode_batch_fast, add_special_tokens=special_tokens)
+    plain = plain_tokenizer(tokenizer)
+    longest = CHARACTERS_PER_TOKEN * max_seq_length
     try:
-        return [
-            np.array(encoding.ids, dtype=np.int32)
-            for group in _groups([prompt + text for text in texts])
-            for encoding in _encode_group(encode, group, max_seq_length)
+        whole = [prompt + text for text in texts]
+        found = [
+            plain.cut(text, max_seq_length, special_tokens)
+            if plain and len(text) <= longest
+            else None
+            for text in whole
         ]
+        others = (
+            np.array(encoding.ids, dtype=np.int32)
+            for group in _groups([text for text, ids in zip(whole, found) if ids is None])
+            for encoding in _encode_group(encode, group, max_seq_length)
+        )
+        return [next(others) if ids is None else ids for ids in found]
     except (TypeError, UnicodeEncodeError):
         raise InputError(_what_is_wrong(texts)) from None
 

@@ -20,7 +20,7 @@ LAYERS = [
     ["figures"],
     ["runtime", "files", "disk", "analysis"],
     ["pages", "pickles"],
-    ["functional", "pooling", "vectors", "checkpoint", "hub", "records"],
+    ["functional", "pooling", "vectors", "checkpoint", "hub", "records", "pieces"],
     ["kernels", "tokenization", "vocabularies"],
     ["similarity", "layout"],
     ["models", "index"],
