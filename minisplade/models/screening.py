@@ -41,9 +41,9 @@ DEPTHS = 8
 """After how many columns the bound may stop: so many choices, evenly spread."""
 ORDERING_DEPTH = 1
 """The depth that terms are ordered by, as a place among the choices."""
-COMPARING, AGAIN = 14, 250
-"""What comparing a token with its bound costs, and that all its columns are looked at alone, in
-columns of a tile; measured."""
+COMPARING, ALONE = 14, 2
+"""What comparing with the bound costs in columns of a tile, and how many of those one column costs
+where a token is looked at alone: both measured."""
 SHARED = 0.2
 """The part of all terms that are as short beyond a depth as all have to be made."""
 TERMS_AT_ONCE = 4096
@@ -126,7 +126,7 @@ def learned_plan(
     order = np.argsort(-by_term[0], kind="stable").astype(np.int32)
     goes_on = others.open_terms(decoder, bias, order, range(choices.size - 1), TERMS)
     costs = np.full((choices.size, goes_on.shape[1]), float(choices[-1] + COMPARING))
-    costs[:-1] = choices[:-1, None] + COMPARING + goes_on * AGAIN * choices[-1] / 128
+    costs[:-1] = choices[:-1, None] + COMPARING + goes_on * ALONE * choices[-1]
     depths = costs.argmin(axis=0).astype(np.int32)
     if depths.min() == choices.size - 1:
         return None
