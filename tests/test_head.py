@@ -287,6 +287,18 @@ def test_learned_axes_rule_out_more() -> None:
     assert np.abs(correlation).max() < 1e-3 * np.var(u)
 
 
+def test_what_is_learned_needs_no_other_machine_code() -> None:
+    rng = np.random.default_rng(6)
+    states, decoder = normal(rng, 600, 32), normal(rng, 320, 32)
+    bias = np.full(320, -30, np.float32)
+    coding = coding_here(32)
+    learned = learned_plan(states, decoder, bias, coding)
+    assert learned is not None
+    plans = first_plan(states, 320, coding), learned
+    before, after = (build_screen(plan, decoder, bias) for plan in plans)
+    assert before.kind == after.kind
+
+
 def test_nothing_is_learned_from_nothing() -> None:
     states, decoder = np.zeros((600, 8), np.float32), np.ones((64, 8), np.float32)
     bias = np.ones(64, np.float32)

@@ -148,7 +148,7 @@ def shared_lengths(decoder: FloatArray, axes: DoubleArray, coding: Coding) -> Do
     terms = decoder[::every] @ np.linalg.inv(axes).astype(np.float32)
     steps = _steps(terms, coding.largest, coding.longest)
     lengths = [np.quantile(_lengths(terms[:, depth:]) / steps, SHARED) for depth in choices]
-    return np.fmax(lengths, 1.0)
+    return np.fmax(np.array(lengths, dtype=np.float64), 1.0)
 
 
 def balanced_axes(states: FloatArray, decoder: FloatArray) -> tuple[DoubleArray, DoubleArray]:
