@@ -262,6 +262,7 @@ def test_a_bound_that_is_no_number_is_a_hit(bad: float) -> None:
 def test_lowest_bit(place: int) -> None:
     assert run_lowest_bit(1 << place) == place
     assert run_lowest_bit((1 << place) | (1 << 62)) == place
+    assert run_lowest_bit(0) == 64
 
 
 def test_float_from_bits() -> None:

@@ -351,7 +351,7 @@ class Products:
 
 def lowest_bit(emit: Emitter, bits: Value) -> Value:
     """Count the zeros below it."""
-    return emit.call("llvm.cttz.i64", bits, constant(INT1, 1), returns=INT64)
+    return emit.call("llvm.cttz.i64", bits, constant(INT1, 0), returns=INT64)
 
 
 def float_from_bits(emit: Emitter, bits: Value) -> Value:

@@ -289,8 +289,9 @@ def _exceeding(
 
 @tile(returns="int64")
 def lowest_bit(bits: int) -> int:
-    """Return the place of the lowest bit that is set; bits is not 0."""
-    return (bits & -bits).bit_length() - 1
+    """Return the place of the lowest of 64 bits that is set, 64 where there is none."""
+    number = int(bits)
+    return (number & -number).bit_length() - 1 if number else 64
 
 
 def pieces_of(columns: int, block: int) -> int:
