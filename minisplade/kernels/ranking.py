@@ -12,7 +12,7 @@ from minisplade.kernels.retrieval import (
     find_candidates,
     relative_slack,
 )
-from minisplade.kernels.scoring import LOOKUP_COST, exact_score, exact_scores
+from minisplade.kernels.scoring import LOOKUP_COST, exact_score, exact_scores, length_of
 from minisplade.kernels.selection import (
     ID_MASK,
     KeyArray,
@@ -117,8 +117,7 @@ def score_exactly(
             continue
         length = 0
         for j in range(term_ids.size):
-            cell = np.int64(term_ids[j]) * lists.num_blocks
-            length += lists.offsets[cell + lists.num_blocks] - lists.offsets[cell]
+            length += length_of(lists, term_ids[j])
         if count * term_ids.size * LOOKUP_COST > length + lists.num_docs:
             own = own_scores[:count]
             exact_scores(lists, term_ids, weights, own_ids[:count], own)

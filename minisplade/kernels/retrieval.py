@@ -24,7 +24,14 @@ from minisplade.kernels.parts import (
     filter_at,
     lists_at,
 )
-from minisplade.kernels.scoring import LOOKUP_COST, STAGE, add_cell, expect_cell, impact_of
+from minisplade.kernels.scoring import (
+    LOOKUP_COST,
+    STAGE,
+    add_cell,
+    expect_cell,
+    impact_of,
+    length_of,
+)
 from minisplade.kernels.selection import (
     KeyArray,
     collect,
@@ -114,9 +121,8 @@ def count_postings(
     for place in range(table.shape[0]):
         lists = lists_at(table, smallest, place)
         for j in range(term_ids.size):
-            cell = np.int64(term_ids[j]) * lists.num_blocks
             prefetch(lists.row_of, term_ids[j])
-            lengths[j] += lists.offsets[cell + lists.num_blocks] - lists.offsets[cell]
+            lengths[j] += length_of(lists, term_ids[j])
 
 
 @jitted

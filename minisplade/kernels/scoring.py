@@ -19,6 +19,13 @@ STAGE = 256
 
 
 @inlined
+def length_of(lists: PostingLists, term_id: int) -> int:
+    """Count the postings of a term."""
+    cell = np.int64(term_id) * lists.num_blocks
+    return int(lists.offsets[cell + lists.num_blocks] - lists.offsets[cell])
+
+
+@inlined
 def expect_postings(local_ids: NDArray[np.uint16], impacts: FloatArray, slot: int) -> None:
     """Bring STRIDE postings into the cache."""
     prefetch(local_ids, slot)
