@@ -86,7 +86,12 @@ def add_input_options(command: argparse.ArgumentParser) -> Any:
 def add_view_options(command: argparse.ArgumentParser) -> None:
     """Add what says how a view is shown."""
     command.add_argument("--html", metavar="FILE", help="write a page for the browser instead")
-    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
+    add_json_option(command)
+
+
+def add_json_option(command: argparse.ArgumentParser, what: str = "JSON lines") -> None:
+    """Add what asks for JSON where a table would be shown."""
+    command.add_argument("--json", action="store_true", help=f"{what} even on a terminal")
 
 
 def add_model_option(command: argparse.ArgumentParser, default: str = "splade-tiny") -> None:

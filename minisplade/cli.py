@@ -14,6 +14,7 @@ from minisplade.arguments import (
     Parser,
     add_command,
     add_input_options,
+    add_json_option,
     add_model_option,
     add_view_options,
     named_file,
@@ -181,7 +182,7 @@ def _add_index_commands(subparsers: Any) -> None:
   minisplade index stats books --json""",
     )
     command.add_argument("index", help="the folder")
-    command.add_argument("--json", action="store_true", help="one JSON line even on a terminal")
+    add_json_option(command, "one JSON line")
 
     command = add_command(
         subparsers,
@@ -249,7 +250,7 @@ def _add_search(subparsers: Any) -> None:
     command.add_argument("--queries", metavar="FILE", help="one query a record; see `index INPUT`")
     command.add_argument("-k", type=positive, default=10, help="hits for each query (10)")
     command.add_argument("--where", metavar="JSON", help="only documents with this metadata")
-    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
+    add_json_option(command)
     add_input_options(command)
     add_model_option(command, "the one that the index was made with")
 
@@ -339,7 +340,7 @@ def _add_evaluation(subparsers: Any) -> None:
     command.add_argument(
         "--cache", metavar="FOLDER", help="where vectors are kept, for the next time"
     )
-    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
+    add_json_option(command)
 
 
 def _add_models(subparsers: Any) -> None:
@@ -364,7 +365,7 @@ def _add_models(subparsers: Any) -> None:
     command.add_argument(
         "--vectors", metavar="FILE", help="verify: JSON of texts and weights, not the model's own"
     )
-    command.add_argument("--json", action="store_true", help="JSON lines even on a terminal")
+    add_json_option(command)
 
 
 def _add_others(subparsers: Any) -> None:
@@ -391,7 +392,7 @@ def _add_others(subparsers: Any) -> None:
   minisplade info
   MINISPLADE_PATH=tiles minisplade info --json""",
     )
-    command.add_argument("--json", action="store_true", help="one JSON line even on a terminal")
+    add_json_option(command, "one JSON line")
 
     add_command(
         subparsers,
