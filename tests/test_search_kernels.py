@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from numba import njit
 
 from minisplade import SparseVectors
 from minisplade.index.filters import EVERYTHING
 from minisplade.index.parts import Parts
 from minisplade.index.postings import build_postings
 from minisplade.index.search import select_top_k
-from minisplade.kernels import masks, scoring, selection, waiting
+from minisplade.kernels import scoring, selection, waiting
+from minisplade.kernels.compiler import kernel
+from minisplade.kernels.masks import reaching
+from minisplade.kernels.tiles import lowest_bit
 
 DOCUMENTS = hnp.arrays(
     np.float32,
@@ -66,7 +68,7 @@ def test_sort_descending(size: int, spread: float) -> None:
     keys = keys_of(scores.astype(np.float32))
     expected = sorted((key >> 32 for key in keys.tolist()), reverse=True)
     whole = sorted(keys.tolist())
-    selection.sort_descending(keys, size, np.empty_like(keys))
+    selection.sort_descending(keys, size, np.empty_like(keys), np.empty(selection.DIGITS, np.int64))
     assert (keys >> 32).tolist() == expected
     assert sorted(keys.tolist()) == whole
 
@@ -76,7 +78,7 @@ def test_sort_exactly(size: int) -> None:
     rng = np.random.default_rng(size)
     scores, doc_ids = rng.integers(0, 5, size).astype(np.float64), rng.permutation(size)
     expected = sorted(zip(-scores, doc_ids, strict=True))
-    selection.sort_exactly(scores, doc_ids)
+    selection.sort_exactly(scores, doc_ids, np.empty_like(scores), np.empty_like(doc_ids))
     assert list(zip(-scores, doc_ids, strict=True)) == expected
 
 
@@ -103,20 +105,20 @@ def test_masks(kind: type) -> None:
     rng = np.random.default_rng(3)
     values = rng.integers(np.iinfo(kind).min, np.iinfo(kind).max, 100, dtype=kind, endpoint=True)
     for least in [*values[:20], kind(0), np.iinfo(kind).max]:
-        mask, expected = masking(values, 30, kind(least)), values[30:94] >= least
+        mask, expected = masking(values, 30, int(least)), values[30:94] >= least
         assert [int(mask) >> i & 1 for i in range(64)] == expected.tolist()
         places = np.flatnonzero(expected)
-        assert lowest_in(np.uint64(mask)) == (places[0] if places.size else 64)
+        assert lowest_in(np.uint64(mask).view(np.int64)) == (places[0] if places.size else 64)
 
 
-@njit
+@kernel
 def masking(values: np.ndarray, start: int, least: int) -> int:
-    return masks.reaching(values, start, least)
+    return reaching(values, start, least)
 
 
-@njit
-def lowest_in(mask: np.uint64) -> int:
-    return masks.lowest(mask)
+@kernel
+def lowest_in(mask: int) -> int:
+    return lowest_bit(mask)
 
 
 @pytest.mark.parametrize("with_rows", [False, True])
@@ -132,7 +134,7 @@ def test_look_up(with_rows: bool) -> None:
     for term in range(3):
         keys = np.array([selection.make_key(1.0, doc_id) for doc_id in doc_ids], np.int64)
         slots = np.empty_like(keys)
-        waiting.look_up(parts.table, parts.smallest, term, 2.0, 0, 1, keys, keys.size, slots)
+        waiting.look_up(parts.table, term, 2.0, 0, 1, keys, keys.size, slots)
         assert [selection.ID_MASK - (key & selection.ID_MASK) for key in keys.tolist()] == doc_ids
         for key, doc_id in zip(keys.tolist(), doc_ids, strict=True):
             added = 2 * documents[doc_id, term] if doc_id >= 256 else 0  # after two whole blocks
@@ -201,10 +203,11 @@ def test_cells_and_single_documents(documents: np.ndarray, block_size: int) -> N
                         slot = scoring.slot_of(lists, cell, place, guess)
                         assert (scoring.impact_at(lists, slot) if slot >= 0 else 0) == impact
         doc_ids = np.arange(0, len(documents), 2)
-        found = np.empty(doc_ids.size)
-        scoring.exact_scores(lists, term_ids, weights, doc_ids, found)
+        found, sums = np.full(doc_ids.size + 1, 9.0), np.empty(block_size)
+        theirs = np.append(doc_ids, len(documents)) + 100  # the last is of other lists
+        scoring.exact_scores(lists, term_ids, weights, 100, theirs, sums, found)
         singly = [scoring.exact_score(lists, term_ids, weights, doc_id) for doc_id in doc_ids]
-        assert found.tolist() == singly
+        assert found.tolist() == [*singly, 9.0]
         for doc_id, document in enumerate(documents.astype(np.float64)):
             exact = scoring.exact_score(lists, term_ids, weights, doc_id)
             assert exact == naive.search(document[None], np.ones(5), 1)[1][0] if exact else True

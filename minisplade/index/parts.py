@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from minisplade.arrays import FloatArray, OffsetArray, PostingLists
+from minisplade.arrays import FloatArray, PostingLists
 from minisplade.index.filters import EVERYTHING, Filter
 from minisplade.index.postings import Postings
 
@@ -30,9 +30,7 @@ class Parts:
     """
 
     members: tuple[Part, ...]  # in the order of their documents, which also keeps them alive
-    table: OffsetArray  # int64 (S, columns)
-    smallest: NDArray[np.float64]  # float64 (S,)
-    peaks: FloatArray  # float32 (V,), the largest impact of each term in all parts
+    table: Any  # the PartTable that kernels take, as a Bundle; None without Numba or members
     num_docs: int
     num_terms: int
     widest: int  # documents of the longest block, 128 at least
@@ -41,49 +39,55 @@ class Parts:
     def of(cls, parts: Sequence[Part]) -> Parts:
         """Put parts together; all have the same vocabulary."""
         members = tuple(parts)
-        sizes = [postings.num_docs for postings, _ in members]
-        largest_first = sorted(range(len(members)), key=lambda place: -sizes[place])
-        table = np.zeros((0, 0), dtype=np.int64)
-        if find_spec("numba") and members:
-            starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).tolist()
-            rows = [_row_of(*members[place], starts[place]) for place in largest_first]
-            table = np.array(rows, dtype=np.int64).reshape(len(rows), -1)
         return cls(
             members=members,
-            table=table,
-            smallest=np.array([members[place][0].lists.smallest for place in largest_first]),
-            peaks=_peaks_of(members),
-            num_docs=sum(sizes),
+            table=_table_of(members) if find_spec("numba") and members else None,
+            num_docs=sum(postings.num_docs for postings, _ in members),
             num_terms=members[0][0].num_terms if members else 0,
             widest=max([128, *(own.lists.block_size for own, _ in members)]),
         )
 
-    def shared_out(self, num_threads: int) -> list[OffsetArray]:
+    def shared_out(self, num_threads: int) -> list[Any]:
         """Cut the table into one for each thread, with some of the blocks, where it is worth it."""
+        from minisplade.kernels.compiler import Bundle
         from minisplade.kernels.parts import END_BLOCK, FIRST_BLOCK, NUM_BLOCKS
 
-        num_blocks = int(self.table[:, NUM_BLOCKS].sum())
+        whole = self.table.value
+        own_blocks = whole.rows[:, NUM_BLOCKS]
+        num_blocks, ends = int(own_blocks.sum()), np.cumsum(own_blocks)
         threads = max(1, min(num_threads, num_blocks // LEAST_BLOCKS))
-        ends = np.cumsum(self.table[:, NUM_BLOCKS])
         tables = []
         for thread in range(threads):
             low, high = (num_blocks * i // threads for i in (thread, thread + 1))
-            table = self.table.copy()
-            starts = ends - table[:, NUM_BLOCKS]
-            table[:, FIRST_BLOCK] = np.clip(low - starts, 0, table[:, NUM_BLOCKS])
-            table[:, END_BLOCK] = np.clip(high - starts, 0, table[:, NUM_BLOCKS])
-            tables.append(table)
+            rows = whole.rows.copy()
+            rows[:, FIRST_BLOCK] = np.clip(low - (ends - own_blocks), 0, own_blocks)
+            rows[:, END_BLOCK] = np.clip(high - (ends - own_blocks), 0, own_blocks)
+            tables.append(Bundle(whole._replace(rows=rows)))
         return tables
 
 
+def _table_of(members: Sequence[Part]) -> Any:
+    """Write down what kernels need to know of all parts."""
+    from minisplade.kernels.compiler import Bundle
+    from minisplade.kernels.parts import PartTable
+
+    sizes = [postings.num_docs for postings, _ in members]
+    starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    largest_first = sorted(range(len(members)), key=lambda place: -sizes[place])
+    rows = [_row_of(*members[place], starts[place]) for place in largest_first]
+    smallest = [members[place][0].lists.smallest for place in largest_first]
+    table = PartTable(
+        rows=np.array(rows, dtype=np.int64),
+        smallest=np.array(smallest, dtype=np.float64),
+        peaks=_peaks_of(members),
+    )
+    return Bundle(table)
+
+
 def _peaks_of(members: Sequence[Part]) -> FloatArray:
-    """Return the largest impact of each term, which nobody will change."""
+    """Return the largest impact of each term, float32 (V,)."""
     peaks = [postings.lists.peaks for postings, _ in members]
-    if len(peaks) == 1:
-        return peaks[0]
-    highest = np.maximum.reduce(peaks) if peaks else np.zeros(0, dtype=np.float32)
-    highest.flags.writeable = False
-    return highest
+    return peaks[0] if len(peaks) == 1 else np.maximum.reduce(peaks)
 
 
 def _row_of(postings: Postings, allowed: Filter, start: int) -> list[int]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import chain
+from operator import gt
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +22,8 @@ from minisplade.errors import InputError
 from minisplade.index.filters import EVERYTHING, Filter
 from minisplade.index.parts import Parts
 from minisplade.index.postings import Postings
+from minisplade.kernels.compiler import Bundle
+from minisplade.kernels.retrieval import SearchScratch
 from minisplade.vectors import SparseVector, SparseVectors, as_rows
 
 Found: TypeAlias = tuple[IdArray, FloatArray]
@@ -89,16 +93,16 @@ def search_parts(parts: Parts, query: SparseVector, options: SearchOptions) -> F
 
     Documents are numbered through, part after part; options.allowed is not looked at.
     """
-    if _kernels() is None:
+    if _kernels() is None or not parts.members:
         return _reference(parts, query, options)
-    rows = np.array([0, query.term_ids.size]), np.array(query.term_ids), np.array(query.weights)
-    shared = options.num_threads > 1 and parts.members
+    rows = np.array([0, query.term_ids.size]), query.term_ids, query.weights
+    shared = options.num_threads > 1
     tables = parts.shared_out(options.num_threads) if shared else [parts.table]
     if len(tables) == 1:
         answer = _answers(parts, rows, options)[0]
         return _refused(parts, query, options) if answer is None else answer
 
-    def find(table: OffsetArray) -> Found | None:
+    def find(table: Any) -> Found | None:
         return _answers(replace(parts, table=table), rows, options)[0]
 
     answers = list(_pool(len(tables)).map(find, tables))
@@ -112,14 +116,13 @@ def search_parts_many(
     parts: Parts, queries: SparseVectors, options: SearchOptions
 ) -> Iterator[Found]:
     """Answer each query as search_parts does, in order, sharing queries among threads."""
-    if _kernels() is None:
+    if _kernels() is None or not parts.members:
         yield from (_reference(parts, query, options) for query in queries)
         return
 
-    # Kernels are compiled for each kind of array: copies are always contiguous and writable.
-    offsets, term_ids, weights = map(np.array, (queries.offsets, queries.term_ids, queries.weights))
     for start in range(0, len(queries), QUERIES_PER_RUN):
-        rows = offsets[start : start + QUERIES_PER_RUN + 1], term_ids, weights
+        offsets = queries.offsets[start : start + QUERIES_PER_RUN + 1]
+        rows = offsets, queries.term_ids, queries.weights
         found = _answers(parts, rows, options, options.num_threads)
         for place, one in enumerate(found, start):
             yield _refused(parts, queries[place], options) if one is None else one
@@ -130,38 +133,41 @@ def _answers(
 ) -> list[Found | None]:
     """Answer some queries; None stands for one that the kernels refuse."""
     offsets, term_ids, weights = queries
-    k = max(1, min(int(options.k), parts.num_docs))
-    shape = offsets.size - 1, k
-    doc_ids, scores = np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.float32)
-    counts = np.empty(shape[0], dtype=np.int64)
+    num_queries = offsets.size - 1
+    if num_threads == 1 and num_queries <= QUERIES_PER_CALL:
+        return _call(parts, queries, options)
+    starts = iter(range(0, num_queries, QUERIES_PER_CALL))  # the thread that is free takes the next
+    answers: list[list[Found | None]] = [[]] * -(-num_queries // QUERIES_PER_CALL)
 
-    def answer(starts: Iterator[int]) -> None:
+    def answer() -> None:
         for start in starts:
-            own = slice(start, start + QUERIES_PER_CALL)
-            _kernels().search_queries(
-                parts.table,
-                parts.smallest,
-                parts.peaks,
-                offsets[start : start + QUERIES_PER_CALL + 1],
-                term_ids,
-                weights,
-                k,
-                float(options.alpha),
-                *_scratch(parts),
-                doc_ids[own],
-                scores[own],
-                counts[own],
-            )
+            own = offsets[start : start + QUERIES_PER_CALL + 1], term_ids, weights
+            answers[start // QUERIES_PER_CALL] = _call(parts, own, options)
 
-    starts = iter(range(0, shape[0], QUERIES_PER_CALL))  # whichever thread is free takes the next
-    helpers = [_pool(num_threads).submit(answer, starts) for _ in range(num_threads - 1)]
-    answer(starts)
+    helpers = [_pool(num_threads).submit(answer) for _ in range(num_threads - 1)]
+    answer()
     for helper in helpers:
         helper.result()
-    return [
-        None if count < 0 else (ids[:count], own_scores[:count])
-        for ids, own_scores, count in zip(doc_ids, scores, counts.tolist())
-    ]
+    return list(chain.from_iterable(answers))
+
+
+def _call(parts: Parts, queries: Rows, options: SearchOptions) -> list[Found | None]:
+    """Answer a few queries by one call of a kernel."""
+    offsets, term_ids, weights = queries
+    num_queries, first, end = offsets.size - 1, int(offsets[0]), int(offsets[-1])
+    k = max(1, min(int(options.k), parts.num_docs))
+    bundle = _scratch(parts, end - first, num_queries * k)
+    scratch = bundle.value
+    scratch.offsets[: num_queries + 1] = offsets - first
+    scratch.term_ids[: end - first] = term_ids[first:end]
+    scratch.weights[: end - first] = weights[first:end]
+    _kernels().search_queries(parts.table, bundle, num_queries, k, float(options.alpha))
+    found: list[Found | None] = []
+    for start, count in zip(range(0, num_queries * k, k), scratch.counts[:num_queries].tolist()):
+        own = slice(start, start + count)
+        best = (scratch.doc_ids[own].copy(), scratch.scores[own].copy()) if count >= 0 else None
+        found.append(best)
+    return found
 
 
 def _refused(parts: Parts, query: SparseVector, options: SearchOptions) -> Found:
@@ -179,15 +185,15 @@ def _ranked(parts: Parts, query: SparseVector, options: SearchOptions, found: li
     best = np.empty(min(int(options.k), keys.size), dtype=np.int32)
     best_scores = np.empty(best.size, dtype=np.float32)
     if best.size:
+        bundle = _scratch(parts, len(query), best.size)
+        bundle.value.keys[: keys.size] = keys
         _kernels().rank_candidates(
             parts.table,
-            parts.smallest,
-            np.array(query.term_ids),
-            np.array(query.weights),
-            best.size,
-            keys,
-            keys.size,
-            keys.copy(),
+            bundle,
+            np.ascontiguousarray(query.term_ids, np.int32),
+            np.ascontiguousarray(query.weights, np.float32),
+            int(best.size),
+            int(keys.size),
             best,
             best_scores,
         )
@@ -263,20 +269,14 @@ def _kernels() -> Any:
     return import_module("minisplade.kernels.ranking") if find_spec("numba") else None
 
 
-def _scratch(parts: Parts) -> tuple[Any, ...]:
-    """Return this thread's arrays for the scores of a block and for keys, kept between calls."""
-    kept = getattr(_local, "kept", None)
-    if (
-        kept is None
-        or kept[0].size < parts.widest
-        or kept[1].size < parts.num_docs + 2 * kept[0].size
-    ):
-        width = max(parts.widest, 0 if kept is None else kept[0].size)
-        # Memory that is never written is never taken, so room for all documents costs nothing.
-        room = max(parts.num_docs + 2 * width, 0 if kept is None else kept[1].size)
-        keys = (np.empty(room, dtype=np.int64) for _ in range(2))
-        kept = np.empty(width, dtype=np.float32), *keys
-        _local.kept = kept
+def _scratch(parts: Parts, num_terms: int, num_results: int) -> Any:
+    """Return this thread's SearchScratch, a Bundle that is kept between calls and grows."""
+    needed = num_terms, num_results, parts.widest, parts.num_docs
+    kept, known = getattr(_local, "kept", (None, (0, 0, 0, 0)))
+    if kept is None or any(map(gt, needed, known)):
+        known = tuple(map(max, needed, known))
+        kept = Bundle(SearchScratch.of_size(QUERIES_PER_CALL, *known))
+        _local.kept = kept, known
     return kept
 
 

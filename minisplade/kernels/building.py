@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray
-from minisplade.kernels.jit import jitted
+from minisplade.kernels.compiler import kernel
 
 
-@jitted
+@kernel
 def count_cells(
     row_offsets: OffsetArray,
     term_ids: IdArray,
@@ -27,7 +27,7 @@ def count_cells(
             offsets[np.int64(term_ids[i]) * num_blocks + block + 1] += 1
 
 
-@jitted
+@kernel
 def fill_cells(
     row_offsets: OffsetArray,
     term_ids: IdArray,
@@ -55,7 +55,7 @@ def fill_cells(
             impacts[slot] = weights[i]
 
 
-@jitted
+@kernel
 def peaks_of(offsets: OffsetArray, impacts: FloatArray, num_blocks: int, peaks: FloatArray) -> None:
     """Find the largest impact of each term; peaks: float32 (V,), 0 for terms without postings."""
     for term_id in range(peaks.size):

@@ -47,7 +47,9 @@ NUMBERS: dict[type, str] = {
 WORDS = {"int64": "q", "float64": "d", "float32": "d"}
 """Numbers as struct packs them into the 8 bytes of a word."""
 RESULTS: dict[str, Any] = {
+    "int32": ctypes.c_int32,
     "int64": ctypes.c_int64,
+    "uint64": ctypes.c_uint64,
     "float64": ctypes.c_double,
     "float32": ctypes.c_float,
     "bool": ctypes.c_bool,
@@ -62,9 +64,14 @@ class Kernel:
     machine code reads past the end of an array silently.
     """
 
-    def __init__(self, function: Callable[..., Any], flags: Collection[str] = ()) -> None:
-        """Take the function as it is; flags are what LLVM may assume about floats."""
-        self.function, self.flags = function, tuple(sorted(flags))
+    def __init__(
+        self, function: Callable[..., Any], flags: Collection[str] = (), inline: bool = False
+    ) -> None:
+        """Take the function as it is; flags are what LLVM may assume about floats.
+
+        inline: copy the code to wherever another kernel calls it.
+        """
+        self.function, self.flags, self.inline = function, tuple(sorted(flags)), inline
         self.loaded: dict[Any, Bind] = {}
         functools.update_wrapper(self, function)
 
@@ -105,13 +112,18 @@ class Kernel:
 @overload
 def kernel(function: Callable[..., Any]) -> Kernel: ...
 @overload
-def kernel(*, flags: Collection[str]) -> Callable[[Callable[..., Any]], Kernel]: ...
 def kernel(
-    function: Callable[..., Any] | None = None, *, flags: Collection[str] = ()
+    *, flags: Collection[str] = (), inline: bool = False
+) -> Callable[[Callable[..., Any]], Kernel]: ...
+def kernel(
+    function: Callable[..., Any] | None = None,
+    *,
+    flags: Collection[str] = (),
+    inline: bool = False,
 ) -> Kernel | Callable[[Callable[..., Any]], Kernel]:
     """Make a function a Kernel; flags such as "reassoc" let LLVM run a sum in lanes."""
     if function is None:
-        return functools.partial(Kernel, flags=flags)
+        return functools.partial(Kernel, flags=flags, inline=inline)
     return Kernel(function)
 
 
@@ -253,23 +265,24 @@ def _for_numba(function: Callable[..., Any]) -> FunctionType:
     for name in function.__code__.co_names:
         called = names.get(name)
         if isinstance(called, Kernel):
-            names[name] = _jitted(called.function, called.flags)
+            names[name] = _jitted(called.function, called.flags, called.inline)
         elif isinstance(called, Tile):
             names[name] = called.for_numba
         elif isinstance(called, FunctionType):
-            names[name] = _jitted(called, ())
+            names[name] = _jitted(called, (), False)
     copy = FunctionType(function.__code__, names, function.__name__)
     copy.__module__ = function.__module__
     return copy
 
 
 @functools.cache
-def _jitted(function: Callable[..., Any], flags: tuple[str, ...]) -> Any:
+def _jitted(function: Callable[..., Any], flags: tuple[str, ...], inline: bool) -> Any:
     """Let Numba compile a function when another one that calls it is compiled."""
     from numba import njit
 
     # error_model: a division that cannot fail needs no branch, so that loops become vectors.
-    return njit(error_model="numpy", fastmath=set(flags))(_for_numba(function))
+    options = {"error_model": "numpy", "fastmath": set(flags), "forceinline": inline}
+    return njit(**options)(_for_numba(function))
 
 
 def _read(path: Path) -> bytes | None:

@@ -25,6 +25,10 @@ class Emitter:
         data = self.context.make_array(self.arg_types[place])(self.context, self.builder, array)
         return self.builder.bitcast(self.builder.gep(data.data, [start]), element.as_pointer())
 
+    def parts(self, values: Value) -> list[Value]:
+        """Take a tuple of numbers apart."""
+        return list(cgutils.unpack_tuple(self.builder, values))
+
     def moved(self, pointer: Value, steps: Value | int, element: Any | None = None) -> Value:
         """Move a pointer on by some elements, and let it point at another type."""
         moved = self.builder.gep(pointer, [_number(steps)])

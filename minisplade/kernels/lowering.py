@@ -6,12 +6,13 @@ two matrices past it. So tiles are put together here by hand; tiles.py says what
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 from minisplade.kernels.ir import (
     FLOAT32,
@@ -25,9 +26,15 @@ from minisplade.kernels.ir import (
     constant,
     vector,
 )
+from minisplade.kernels.masks import LANES as MASK_LANES
 from minisplade.kernels.tiles import COLUMNS, LANES, PANEL, ROWS, TALLEST, has_vnni, register_lanes
 
-RETURNS = {"int64": types.int64, "float32": types.float32, "none": types.void}
+RETURNS = {
+    "int64": types.int64,
+    "uint64": types.uint64,
+    "float32": types.float32,
+    "none": types.void,
+}
 
 
 def intrinsic_of(definition: Callable[..., Any], returns: str) -> Any:
@@ -42,8 +49,9 @@ def intrinsic_of(definition: Callable[..., Any], returns: str) -> Any:
             result = lowering(Emitter(context, builder, signature.args), *values)
             return context.get_dummy_value() if returns == "none" else result
 
-        widened = (types.int64 if isinstance(arg, types.Integer) else arg for arg in args)
-        return RETURNS[returns](*widened), generate
+        widened = [types.int64 if isinstance(arg, types.Integer) else arg for arg in args]
+        kind = array_type(args) if returns == "array" else RETURNS[returns]
+        return kind(*widened), generate
 
     parameters = inspect.signature(definition).parameters.values()
     plain = (p.replace(annotation=inspect.Parameter.empty) for p in parameters)
@@ -361,6 +369,43 @@ def float_from_bits(emit: Emitter, bits: Value) -> Value:
     return emit.builder.bitcast(narrow, FLOAT32)
 
 
+def reaching(emit: Emitter, array: Value, start: Value, least: Value) -> Value:
+    """Compare all at once, and let the bits of the result follow each other."""
+    number = emit.arg_types[0].dtype
+    lanes = vector(emit.context.get_data_type(number), MASK_LANES)
+    values = emit.load(emit.pointer(0, array, start, lanes))
+    bound = emit.context.cast(emit.builder, least, types.int64, number)
+    compare = emit.builder.icmp_signed if number.signed else emit.builder.icmp_unsigned
+    mask = compare(">=", values, emit.splat(bound, MASK_LANES))
+    return emit.builder.bitcast(mask, INT64)
+
+
+def array_type(arg_types: Sequence[Any]) -> Any:
+    """Say what array_at returns, from the types of its address, shape and kind."""
+    return types.Array(arg_types[2].dtype, len(arg_types[1]), "C")
+
+
+def array_at(emit: Emitter, address: Value, shape: Value, _: Value) -> Value:
+    """Fill in the fields of Numba's array, which has no owner here."""
+    kind = array_type(emit.arg_types)
+    array = emit.context.make_array(kind)(emit.context, emit.builder)
+    item = constant(INT64, emit.context.get_abi_sizeof(emit.context.get_data_type(kind.dtype)))
+    sizes = emit.parts(shape)
+    steps = [item]
+    for size in reversed(sizes[1:]):
+        steps.insert(0, emit.product(steps[0], size))
+    data = emit.builder.inttoptr(address, array.data.type)
+    populate_array(array, data, sizes, steps, item, None)
+    return array._getvalue()
+
+
+def prefetch(emit: Emitter, array: Value, index: Value) -> None:
+    """Ask for a cache line that is to be read and to stay near."""
+    place = emit.pointer(0, array, index, INT8)
+    how = (constant(INT32, number) for number in (0, 3, 1))  # read, keep, data
+    emit.call("llvm.prefetch.p0i8", place, *how, returns=ir.VoidType())
+
+
 LOWERINGS: dict[str, Callable[..., Value]] = {
     "multiply_tile": multiply_tile,
     "multiply_two_tiles": multiply_two_tiles,
@@ -369,5 +414,8 @@ LOWERINGS: dict[str, Callable[..., Value]] = {
     "bound_tile": bound_tile,
     "bound_row": bound_row,
     "lowest_bit": lowest_bit,
+    "reaching": reaching,
+    "array_at": array_at,
+    "prefetch": prefetch,
     "float_from_bits": float_from_bits,
 }

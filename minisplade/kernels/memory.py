@@ -1,52 +1,30 @@
-"""Two things about memory that Numba has no words for: addresses, and what is needed soon."""
+"""Two things about memory that Numba has no words for: what is at an address, and needed soon."""
 
 import ctypes
 from typing import Any
 
-from llvmlite import ir
-from numba import config, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+import numpy as np
 from numpy.typing import NDArray
 
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _compiled_pointer_to(typing_context: Any, address: Any) -> Any:
-    """Take a whole number for a pointer."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), code
+from minisplade.kernels.tiles import tile
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _compiled_prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Bring a place of an array into the cache, without waiting for it."""
+@tile(returns="array")
+def array_at(address: int, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
+    """Return the array that is at an address; whoever told it keeps it alive.
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = signature.args[0]
-        own = context.make_array(kind)(context, builder, arguments[0])
-        place = cgutils.get_item_pointer(
-            context, builder, kind, own, [arguments[1]], wraparound=False
-        )
-        pointer = builder.bitcast(place, cgutils.voidptr_t)
-        number = ir.IntType(32)
-        shape = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], shape)
-        builder.call(function, [pointer, number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, index), code
+    kind: a NumPy type, written out.
+    """
+    size = int(np.prod(shape))
+    if size == 0:
+        return np.zeros(shape, kind)
+    room = (ctypes.c_char * (size * kind().itemsize)).from_address(int(address))
+    return np.frombuffer(room, kind).reshape(shape)
 
 
-def _plain_pointer_to(address: int) -> ctypes.c_void_p:
-    return ctypes.c_void_p(int(address))
+@tile(returns="none")
+def prefetch(array: NDArray[Any], index: int) -> None:
+    """Bring a place of an array into the cache, without waiting for it.
 
-
-def _plain_prefetch(array: NDArray[Any], index: Any) -> None:
-    """Do nothing, as without a compiler there is nothing to gain."""
-
-
-pointer_to = _plain_pointer_to if config.DISABLE_JIT else _compiled_pointer_to
-prefetch = _plain_prefetch if config.DISABLE_JIT else _compiled_prefetch
+    The place may be beyond the array. Without a compiler there is nothing to gain.
+    """

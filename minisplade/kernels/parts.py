@@ -4,13 +4,14 @@ A kernel cannot take a list of arrays whose number it does not know beforehand, 
 each segment costs more than searching a small one. So each segment is a row of whole numbers.
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
-from minisplade.arrays import BoolArray, IdArray, OffsetArray, PostingLists
-from minisplade.kernels.jit import inlined, jitted
-from minisplade.kernels.memory import pointer_to
+from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
+from minisplade.kernels.compiler import kernel
+from minisplade.kernels.memory import array_at
 
 ARRAYS = ("offsets", "local_ids", "impacts", "codes", "rests", "peaks", "rows", "row_of")
 """The first columns: addresses of arrays of PostingLists, in this order."""
@@ -25,28 +26,32 @@ NUM_COLUMNS = 24
 and the blocks that are to be searched."""
 
 
-@inlined
-def lists_at(table: OffsetArray, smallest: NDArray[np.float64], place: int) -> PostingLists:
-    """Return the posting lists in a row of the table.
+class PartTable(NamedTuple):
+    """The segments that a query is put to."""
 
-    table: int64 (S, NUM_COLUMNS); smallest: float64 (S,), the smallest impact of each. Whoever made
-    the table keeps the arrays alive.
-    """
-    row = table[place]
+    rows: OffsetArray  # int64 (S, NUM_COLUMNS)
+    smallest: NDArray[np.float64]  # float64 (S,), the smallest impact of each, 0 if it has none
+    peaks: FloatArray  # float32 (V,), the largest impact of each term in all of them
+
+
+@kernel(inline=True)
+def lists_at(parts: PartTable, place: int) -> PostingLists:
+    """Return the posting lists of a part; whoever made the table keeps the arrays alive."""
+    row = parts.rows[place]
     plain = row[NUM_POSTINGS] * (1 - row[IS_COMPACT])
     compact = row[NUM_POSTINGS] * row[IS_COMPACT]
     num_cells = row[NUM_TERMS] * row[NUM_BLOCKS]
-    width = row[NUM_BLOCKS] * row[BLOCK_SIZE] if row[NUM_ROWS] else 0
+    width = row[NUM_BLOCKS] * row[BLOCK_SIZE]
     return PostingLists(
-        carray(pointer_to(row[0]), (num_cells + 1,), np.int64),
-        carray(pointer_to(row[1]), (row[NUM_POSTINGS],), np.uint16),
-        carray(pointer_to(row[2]), (plain,), np.float32),
-        carray(pointer_to(row[3]), (compact,), np.uint16),
-        carray(pointer_to(row[4]), (compact,), np.uint16),
-        carray(pointer_to(row[5]), (row[NUM_TERMS],), np.float32),
-        carray(pointer_to(row[6]), (row[NUM_ROWS], width), np.float32),
-        carray(pointer_to(row[7]), (row[NUM_TERMS],), np.int32),
-        float(smallest[place]),
+        array_at(row[0], (num_cells + 1,), np.int64),
+        array_at(row[1], (row[NUM_POSTINGS],), np.uint16),
+        array_at(row[2], (plain,), np.float32),
+        array_at(row[3], (compact,), np.uint16),
+        array_at(row[4], (compact,), np.uint16),
+        array_at(row[5], (row[NUM_TERMS],), np.float32),
+        array_at(row[6], (row[NUM_ROWS], width), np.float32),
+        array_at(row[7], (row[NUM_TERMS],), np.int32),
+        float(parts.smallest[place]),
         int(row[BASE]),
         int(row[SHIFT]),
         int(row[NUM_DOCS]),
@@ -55,11 +60,11 @@ def lists_at(table: OffsetArray, smallest: NDArray[np.float64], place: int) -> P
     )
 
 
-@jitted
-def filter_at(table: OffsetArray, place: int) -> tuple[BoolArray, IdArray]:
-    """Return the filter in a row of the table: bool (N,) and int32, both empty for none."""
-    row = table[place]
+@kernel(inline=True)
+def filter_at(parts: PartTable, place: int) -> tuple[BoolArray, IdArray]:
+    """Return the filter of a part: bool (N,) and int32, both empty for none."""
+    row = parts.rows[place]
     return (
-        carray(pointer_to(row[ALLOWED]), (row[NUM_DOCS] * row[IS_FILTERED],), np.bool_),
-        carray(pointer_to(row[ALLOWED_IDS]), (row[NUM_ALLOWED],), np.int32),
+        array_at(row[ALLOWED], (row[NUM_DOCS] * row[IS_FILTERED],), np.bool_),
+        array_at(row[ALLOWED_IDS], (row[NUM_ALLOWED],), np.int32),
     )

@@ -6,11 +6,15 @@ looked up for the few documents that still can win (Turtle and Flood 1995, MaxSc
 sums are good enough to find those few; where they are too close to tell the order, float64 does.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
-from minisplade.kernels.jit import jitted
+from minisplade.kernels.compiler import kernel
 from minisplade.kernels.memory import prefetch
 from minisplade.kernels.parts import (
     BLOCK_SIZE,
@@ -21,6 +25,7 @@ from minisplade.kernels.parts import (
     NUM_DOCS,
     SHIFT,
     START,
+    PartTable,
     filter_at,
     lists_at,
 )
@@ -33,6 +38,7 @@ from minisplade.kernels.scoring import (
     length_of,
 )
 from minisplade.kernels.selection import (
+    DIGITS,
     KeyArray,
     collect,
     collect_listed,
@@ -58,27 +64,75 @@ CELLS_AHEAD = 8
 """The first postings of a cell are asked for so many cells before they are added."""
 
 
-@jitted
-def check_query(
-    peaks: FloatArray, smallest: NDArray[np.float64], term_ids: IdArray, weights: FloatArray
-) -> int:
-    """Return 0 for a query that kernels can take, BAD_QUERY or OUT_OF_RANGE.
+class SearchScratch(NamedTuple):
+    """Some queries, their results, and working memory: kernels are given it and take none.
 
-    peaks: float32 (V,), the largest impact of each term; smallest: float64 (S,), the smallest
-    impact of each part.
+    Query i owns slots offsets[i]:offsets[i + 1] of term_ids and weights, and k slots of doc_ids and
+    scores from i * k on, of which counts[i] are filled.
     """
+
+    offsets: OffsetArray  # int64, for all queries and one more
+    term_ids: IdArray  # int32, for the terms of all queries
+    weights: FloatArray  # float32, as many
+    counts: OffsetArray  # int64, for all queries
+    doc_ids: IdArray  # int32, for all results
+    scores: FloatArray  # float32, as many
+    lengths: OffsetArray  # int64, for all terms of a query
+    order: OffsetArray  # int64, as many
+    merit: NDArray[np.float64]  # float64, as many
+    bounds: NDArray[np.float64]  # float64, and one more
+    block_scores: FloatArray  # float32, for the documents of a block, and to a multiple of 128
+    sums: NDArray[np.float64]  # float64, as many
+    stage: IdArray  # int32 (STAGE,)
+    keys: KeyArray  # int64, for all documents and a block more
+    spare: KeyArray  # int64, as many
+    exact: NDArray[np.float64]  # float64, as many
+    merged: NDArray[np.float64]  # float64, as many
+    digits: OffsetArray  # int64 (DIGITS,)
+
+    @classmethod
+    def of_size(
+        cls, num_queries: int, num_terms: int, num_results: int, block_size: int, num_docs: int
+    ) -> SearchScratch:
+        """Take memory for so much; what is never written is never taken, so room costs nothing."""
+        room = num_docs + block_size
+        return cls(
+            offsets=np.empty(num_queries + 1, np.int64),
+            term_ids=np.empty(num_terms, np.int32),
+            weights=np.empty(num_terms, np.float32),
+            counts=np.empty(num_queries, np.int64),
+            doc_ids=np.empty(num_results, np.int32),
+            scores=np.empty(num_results, np.float32),
+            lengths=np.empty(num_terms, np.int64),
+            order=np.empty(num_terms, np.int64),
+            merit=np.empty(num_terms, np.float64),
+            bounds=np.empty(num_terms + 1, np.float64),
+            block_scores=np.empty(block_size, np.float32),
+            sums=np.empty(block_size, np.float64),
+            stage=np.empty(STAGE, np.int32),
+            keys=np.empty(room, np.int64),
+            spare=np.empty(room, np.int64),
+            exact=np.empty(room, np.float64),
+            merged=np.empty(room, np.float64),
+            digits=np.empty(DIGITS, np.int64),
+        )
+
+
+@kernel
+def check_query(parts: PartTable, term_ids: IdArray, weights: FloatArray) -> int:
+    """Return 0 for a query that kernels can take, BAD_QUERY or OUT_OF_RANGE."""
     before = -1
     highest, lightest = 0.0, np.inf
     for j in range(term_ids.size):
-        if term_ids[j] <= before or term_ids[j] >= peaks.size:
+        if term_ids[j] <= before or term_ids[j] >= parts.peaks.size:
             return BAD_QUERY
         if not (weights[j] > 0 and weights[j] < np.inf):
             return BAD_QUERY
         before = term_ids[j]
-        highest += np.float64(weights[j]) * np.float64(peaks[before])
+        highest += np.float64(weights[j]) * np.float64(parts.peaks[before])
         lightest = min(lightest, np.float64(weights[j]))
     least = np.inf
-    for impact in smallest:  # 0 for parts without postings
+    for impact in parts.smallest:  # 0 for parts without postings
         if 0 < impact < least:
             least = impact
     if highest > LARGEST or min(lightest, 1.0) * least < SMALLEST:
@@ -86,7 +140,7 @@ def check_query(
     return 0
 
 
-@jitted
+@kernel
 def base_slack(num_lists: int) -> float:
     """Return how far apart two float32 scores must be, relatively, to be in their true order.
 
@@ -96,47 +150,46 @@ def base_slack(num_lists: int) -> float:
     return 2.01 * (num_lists + 1) * UNIT
 
 
-@jitted
-def relative_slack(table: OffsetArray, num_lists: int) -> float:
+@kernel
+def relative_slack(parts: PartTable, num_lists: int) -> float:
     """Do as base_slack for some parts: the compact form's are low by 2 ** (shift - 23) at most."""
-    return base_slack(num_lists) + compact_slack(table)
+    return base_slack(num_lists) + compact_slack(parts)
 
 
-@jitted
-def compact_slack(table: OffsetArray) -> float:
+@kernel
+def compact_slack(parts: PartTable) -> float:
     """Return by how much, relatively, float32 scores of compact parts may be low."""
     slack = 0.0
-    for place in range(table.shape[0]):
-        if table[place, IS_COMPACT]:
-            slack = max(slack, 2.0 ** (table[place, SHIFT] - 23))
+    for row in parts.rows:
+        if row[IS_COMPACT]:
+            slack = max(slack, 2.0 ** (row[SHIFT] - 23))
     return slack
 
 
-@jitted
-def count_postings(
-    table: OffsetArray, smallest: NDArray[np.float64], term_ids: IdArray, lengths: OffsetArray
-) -> None:
+@kernel
+def count_postings(parts: PartTable, term_ids: IdArray, lengths: OffsetArray) -> None:
     """Count the postings of each list in all parts; lengths: int64 (m,)."""
     lengths[:] = 0
-    for place in range(table.shape[0]):
-        lists = lists_at(table, smallest, place)
+    for place in range(parts.rows.shape[0]):
+        lists = lists_at(parts, place)
         for j in range(term_ids.size):
             prefetch(lists.row_of, term_ids[j])
             lengths[j] += length_of(lists, term_ids[j])
 
 
-@jitted
-def docs_before(table: OffsetArray, place: int, block: int) -> int:
+@kernel
+def docs_before(parts: PartTable, place: int, block: int) -> int:
     """Count the documents that are to be searched before a block of the part at a place."""
     count = 0
-    for i in range(min(place + 1, table.shape[0])):
-        end = table[i, END_BLOCK] if i < place else block
-        end_doc = min(end * table[i, BLOCK_SIZE], table[i, NUM_DOCS])
-        count += max(0, end_doc - table[i, FIRST_BLOCK] * table[i, BLOCK_SIZE])
+    for i in range(min(place + 1, parts.rows.shape[0])):
+        row = parts.rows[i]
+        end = row[END_BLOCK] if i < place else block
+        end_doc = min(end * row[BLOCK_SIZE], row[NUM_DOCS])
+        count += max(0, end_doc - row[FIRST_BLOCK] * row[BLOCK_SIZE])
     return count
 
 
-@jitted
+@kernel
 def score_block(
     lists: PostingLists,
     term_ids: IdArray,
@@ -146,13 +199,14 @@ def score_block(
     allowed_ids: IdArray,
     few: bool,
     scores: FloatArray,
+    stage: IdArray,
 ) -> None:
     """Score the documents of a block by the lists in order.
 
     order: int64, places in the query; allowed_ids: int32, the only documents that matter, where
-    they are few; scores: float32, what they and perhaps others score, 0 for the rest.
+    they are few; scores: float32, what they and perhaps others score, 0 for the rest; stage: as
+    in add_cell.
     """
-    stage = np.empty(STAGE, np.int32)
     first_doc = block * lists.block_size
     for j in order[:CELLS_AHEAD]:
         expect_cell(lists, term_ids[j], block)
@@ -171,7 +225,7 @@ def score_block(
             add_cell(lists, term_ids[j], block, weights[j], scores, stage)
 
 
-@jitted
+@kernel
 def guessed_rank(k: int, share: float) -> int:
     """Guess a rank in the first block whose score all k best documents reach.
 
@@ -182,50 +236,46 @@ def guessed_rank(k: int, share: float) -> int:
     return min(k, int(2 * share + 6 * np.sqrt(share)) + 1)
 
 
-@jitted
+@kernel
 def find_candidates(
-    table: OffsetArray,
-    smallest: NDArray[np.float64],
-    peaks: FloatArray,
+    parts: PartTable,
+    scratch: SearchScratch,
     term_ids: IdArray,
     weights: FloatArray,
     k: int,
     alpha: float,
     hopeful: bool,
-    all_scores: FloatArray,
-    keys: KeyArray,
-    spare: KeyArray,
 ) -> int:
     """Collect the keys of all documents that may be among the k best of all parts.
 
-    table, smallest: as in lists_at; peaks: float32 (V,), the largest impact of each term; hopeful:
-    guess a floor from the first block, which may fail; all_scores: float32 scratch for a block of
-    any part; keys, spare: int64, room for a block more than there are documents. Returns their
-    number, or what check_query does, or FAILED_GUESS.
+    hopeful: guess a floor from the first block, which may fail. Returns how many of scratch.keys
+    there are, or what check_query does, or FAILED_GUESS.
     """
-    status = check_query(peaks, smallest, term_ids, weights)
+    status = check_query(parts, term_ids, weights)
     if status < 0:
         return status
-    lengths = np.empty(term_ids.size, np.int64)
-    order = np.empty(term_ids.size, np.int64)
-    bounds = np.empty(term_ids.size + 1, np.float64)
-    count_postings(table, smallest, term_ids, lengths)
-    num_lists = order_lists(peaks, lengths, term_ids, weights, order, bounds)
+    keys, lengths, bounds = scratch.keys, scratch.lengths[: term_ids.size], scratch.bounds
+    count_postings(parts, term_ids, lengths)
+    num_lists = order_lists(
+        parts.peaks, lengths, term_ids, weights, scratch.order, bounds, scratch.merit
+    )
     if num_lists == 0:
         return 0
-    order = order[:num_lists]
-    slack = relative_slack(table, num_lists)
-    num_docs = docs_before(table, table.shape[0], 0)
-    hopeful = hopeful and table[:, IS_FILTERED].sum() == 0
+    order = scratch.order[:num_lists]
+    slack = relative_slack(parts, num_lists)
+    num_docs = docs_before(parts, parts.rows.shape[0], 0)
+    for row in parts.rows:
+        hopeful = hopeful and not row[IS_FILTERED]
     floor, guess = 0.0, 0.0
     waiting, count = 0, 0
     settled = False  # from then on lists may wait
     complete_place, complete_block = 0, -1
-    for place in range(table.shape[0]):
-        lists = lists_at(table, smallest, place)
-        allowed, allowed_ids = filter_at(table, place)
+    for place in range(parts.rows.shape[0]):
+        row = parts.rows[place]
+        lists = lists_at(parts, place)
+        allowed, allowed_ids = filter_at(parts, place)
         start = 0
-        for block in range(table[place, FIRST_BLOCK], table[place, END_BLOCK]):
+        for block in range(row[FIRST_BLOCK], row[END_BLOCK]):
             first_doc = block * lists.block_size
             own = min(lists.block_size, lists.num_docs - first_doc)
             start += int(np.searchsorted(allowed_ids[start:], first_doc))
@@ -235,8 +285,18 @@ def find_candidates(
                 continue
             few = allowed.size > 0 and own_ids.size * LOOKUP_COST < own
             # The last block may be shorter, and need not be looked at beyond.
-            scores = all_scores[: (own + 127) // 128 * 128]
-            score_block(lists, term_ids, weights, order[waiting:], block, own_ids, few, scores)
+            scores = scratch.block_scores[: (own + 127) // 128 * 128]
+            score_block(
+                lists,
+                term_ids,
+                weights,
+                order[waiting:],
+                block,
+                own_ids,
+                few,
+                scores,
+                scratch.stage,
+            )
             if allowed.size > 0 and not few:
                 for i in range(own):
                     scores[i] *= np.float32(allowed[first_doc + i])
@@ -244,27 +304,25 @@ def find_candidates(
             if not settled:
                 if not few:
                     rank = guessed_rank(k, k * own / num_docs) if hopeful else k
-                    floor = max(floor, score_of_rank(scores, rank, spare) * (1 - slack))
+                    reached = score_of_rank(scores, rank, scratch.spare)
+                    floor = max(floor, reached * (1 - slack))
                     guess = floor if rank < k else 0.0
                 bar = floor
             limit = np.float32(max((bar - bounds[waiting]) * (1 - slack), SMALLEST / 2))
             if few:
-                count = collect_listed(
-                    scores, limit, first_doc, table[place, START], own_ids, keys, count
-                )
+                count = collect_listed(scores, limit, first_doc, row[START], own_ids, keys, count)
             else:
-                count = collect(scores, limit, table[place, START] + first_doc, keys, count)
+                count = collect(scores, limit, row[START] + first_doc, keys, count)
             if count >= k and (not settled or count > k + k // 4 + 16):
                 floor = max(floor, score_at(keys, count, k) * (1 - slack))
                 count = keep_reaching(keys, count, floor - bounds[waiting])
             if not settled and floor > 0:
                 settled, complete_place, complete_block = True, place, block
                 most = WAITING_SHARE * floor / alpha
-                remaining = 1 - docs_before(table, place, block + 1) / num_docs
+                remaining = 1 - docs_before(parts, place, block + 1) / num_docs
                 waiting = count_waiting(lengths, order, bounds, most, remaining, k)
     count = add_waiting(
-        table,
-        smallest,
+        parts,
         term_ids,
         weights,
         order[:waiting],
@@ -276,7 +334,7 @@ def find_candidates(
         complete_block,
         keys,
         count,
-        spare,
+        scratch.spare,
     )
     if count < k:
         return FAILED_GUESS if guess > 0 else count

@@ -4,9 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
-from minisplade.kernels.jit import inlined, jitted
-from minisplade.kernels.masks import LANES, lowest, reaching
+from minisplade.kernels.compiler import kernel
+from minisplade.kernels.masks import LANES, reaching
 from minisplade.kernels.memory import prefetch
+from minisplade.kernels.tiles import lowest_bit
 
 LOOKUP_COST = 100
 """Looking up one document in a cell takes as long as adding so many postings."""
@@ -18,14 +19,14 @@ STAGE = 256
 """Impacts of the compact form that are turned into floats at a time."""
 
 
-@inlined
+@kernel(inline=True)
 def length_of(lists: PostingLists, term_id: int) -> int:
     """Count the postings of a term."""
     cell = np.int64(term_id) * lists.num_blocks
     return int(lists.offsets[cell + lists.num_blocks] - lists.offsets[cell])
 
 
-@inlined
+@kernel(inline=True)
 def expect_postings(local_ids: NDArray[np.uint16], impacts: FloatArray, slot: int) -> None:
     """Bring STRIDE postings into the cache."""
     prefetch(local_ids, slot)
@@ -36,7 +37,7 @@ def expect_postings(local_ids: NDArray[np.uint16], impacts: FloatArray, slot: in
     prefetch(impacts, slot + 48)
 
 
-@inlined
+@kernel(inline=True)
 def expect_cell(lists: PostingLists, term_id: int, block: int) -> None:
     """Bring what add_cell does not ask for itself into the cache: the first postings."""
     cell = np.int64(term_id) * lists.num_blocks + block
@@ -46,7 +47,7 @@ def expect_cell(lists: PostingLists, term_id: int, block: int) -> None:
             expect_postings(lists.local_ids, lists.impacts, slot)
 
 
-@inlined
+@kernel(inline=True)
 def add_cell(
     lists: PostingLists, term_id: int, block: int, weight: float, scores: FloatArray, stage: IdArray
 ) -> None:
@@ -85,14 +86,14 @@ def add_cell(
             scores[own_ids[i]] += factor * staged[i]
 
 
-@inlined
+@kernel(inline=True)
 def even_slot(lists: PostingLists, cell: int, local_id: int) -> int:
     """Return the slot that a document would have in a cell, were they spread evenly."""
     start, end = lists.offsets[cell], lists.offsets[cell + 1]
     return int(start + local_id * (end - start) // lists.block_size)
 
 
-@inlined
+@kernel(inline=True)
 def nearer_slot(lists: PostingLists, cell: int, local_id: int, slot: int) -> int:
     """Return a slot of a cell that is likely to be nearer to a document's than the one given.
 
@@ -105,7 +106,7 @@ def nearer_slot(lists: PostingLists, cell: int, local_id: int, slot: int) -> int
     return int(max(start, min(end - 1, slot + away * (end - start) // lists.block_size)))
 
 
-@inlined
+@kernel(inline=True)
 def slot_of(lists: PostingLists, cell: int, local_id: int, guess: int) -> int:
     """Return the slot of a document in a cell, or -1 where the cell has no posting of it.
 
@@ -129,14 +130,14 @@ def slot_of(lists: PostingLists, cell: int, local_id: int, guess: int) -> int:
         else:
             high = middle
     if low + LANES <= ids.size:
-        low += lowest(reaching(ids, low, np.uint16(local_id)))
+        low += lowest_bit(reaching(ids, low, np.uint16(local_id)))
     else:
         while low < high and ids[low] < local_id:
             low += 1
     return low if low < high and ids[low] == local_id else -1
 
 
-@inlined
+@kernel(inline=True)
 def impact_at(lists: PostingLists, slot: int) -> float:
     """Return the exact impact in a slot."""
     if lists.impacts.size:
@@ -145,7 +146,7 @@ def impact_at(lists: PostingLists, slot: int) -> float:
     return np.float64(np.int32(bits).view(np.float32))
 
 
-@inlined
+@kernel(inline=True)
 def impact_of(lists: PostingLists, term_id: int, doc_id: int) -> float:
     """Return the exact impact of a term in a document, 0 where it is absent."""
     row = lists.row_of[term_id]
@@ -158,7 +159,7 @@ def impact_of(lists: PostingLists, term_id: int, doc_id: int) -> float:
     return impact_at(lists, slot) if slot >= 0 else 0.0
 
 
-@jitted
+@kernel
 def exact_score(lists: PostingLists, term_ids: IdArray, weights: FloatArray, doc_id: int) -> float:
     """Return one document's dot product with a query, in float64, added in the query's order."""
     score = 0.0
@@ -167,33 +168,38 @@ def exact_score(lists: PostingLists, term_ids: IdArray, weights: FloatArray, doc
     return score
 
 
-@jitted
+@kernel
 def exact_scores(
     lists: PostingLists,
     term_ids: IdArray,
     weights: FloatArray,
+    first_doc: int,
     doc_ids: OffsetArray,
+    sums: NDArray[np.float64],
     scores: NDArray[np.float64],
 ) -> None:
     """Do as exact_score for many documents, by whole cells of the blocks that they are in.
 
-    doc_ids: int64; scores: float64, as many. Adds in the same order, so results are the same bits.
+    doc_ids: int64, counted from the first_doc of these lists; others than theirs are left alone;
+    sums: float64 scratch for a block; scores: float64, as many. Adds in the same order, so results
+    are the same bits.
     """
     size = lists.block_size
-    block_scores = np.empty(size, np.float64)
     for block in range(lists.num_blocks):
+        start = first_doc + block * size
+        end = min(start + size, first_doc + lists.num_docs)
         own = 0
         for doc_id in doc_ids:
-            own += doc_id // size == block
+            own += start <= doc_id < end
         if own == 0:
             continue
         for i in range(size):
-            block_scores[i] = 0.0
+            sums[i] = 0.0
         for j in range(term_ids.size):
             cell = np.int64(term_ids[j]) * lists.num_blocks + block
             weight = np.float64(weights[j])
             for slot in range(lists.offsets[cell], lists.offsets[cell + 1]):
-                block_scores[lists.local_ids[slot]] += weight * impact_at(lists, slot)
+                sums[lists.local_ids[slot]] += weight * impact_at(lists, slot)
         for i in range(doc_ids.size):
-            if doc_ids[i] // size == block:
-                scores[i] = block_scores[doc_ids[i] - block * size]
+            if start <= doc_ids[i] < end:
+                scores[i] = sums[doc_ids[i] - start]

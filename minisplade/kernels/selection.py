@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray
-from minisplade.kernels.jit import jitted
-from minisplade.kernels.masks import LANES, lowest, reaching
+from minisplade.kernels.compiler import kernel
+from minisplade.kernels.masks import LANES, reaching
+from minisplade.kernels.tiles import lowest_bit
 
 KeyArray = NDArray[np.int64]
 
@@ -19,9 +20,10 @@ ID_MASK = 0x7FFFFFFF
 SHORT = 48
 """Up to so many keys, insertion sort beats the set-up of the radix sort."""
 RADIX_BITS = 8
+DIGITS = 1 << RADIX_BITS
 
 
-@jitted
+@kernel
 def value_at(values: NDArray[Any], rank: int, num_bits: int) -> int:
     """Return the number at a rank, 1 for the largest; 1 <= rank <= values.size.
 
@@ -47,13 +49,13 @@ def value_at(values: NDArray[Any], rank: int, num_bits: int) -> int:
     return least
 
 
-@jitted
+@kernel
 def score_at(keys: KeyArray, count: int, k: int) -> float:
     """Return the score of the k-th best of keys[:count]; 1 <= k <= count."""
     return score_of(value_at(keys[:count], k, 63))
 
 
-@jitted
+@kernel
 def keep_reaching(keys: KeyArray, count: int, least: float) -> int:
     """Move those of keys[:count] that score least or more to the front; return how many."""
     kept = 0
@@ -64,12 +66,12 @@ def keep_reaching(keys: KeyArray, count: int, least: float) -> int:
     return kept
 
 
-@jitted
-def sort_descending(keys: KeyArray, count: int, spare: KeyArray) -> None:
+@kernel
+def sort_descending(keys: KeyArray, count: int, spare: KeyArray, starts: KeyArray) -> None:
     """Sort keys[:count] by score, highest first; equal scores come out in any order.
 
-    keys, spare: int64, spare at least as long. Long inputs take a radix sort over the score bits
-    in which they differ at all.
+    keys, spare: int64, spare at least as long; starts: int64 (DIGITS,), scratch. Long inputs take a
+    radix sort over the score bits in which they differ at all.
     """
     if count <= SHORT:
         for i in range(1, count):
@@ -84,21 +86,19 @@ def sort_descending(keys: KeyArray, count: int, spare: KeyArray) -> None:
         score = keys[i] >> 32
         highest = max(highest, score)
         lowest = min(lowest, score)
-    size = 1 << RADIX_BITS
-    starts = np.empty(size, np.int64)
     shift = 0
     source, target = keys, spare
     while (highest - lowest) >> shift:
         starts[:] = 0
         for i in range(count):
-            starts[((highest - (source[i] >> 32)) >> shift) & (size - 1)] += 1
+            starts[((highest - (source[i] >> 32)) >> shift) & (DIGITS - 1)] += 1
         total = 0
-        for digit in range(size):
+        for digit in range(DIGITS):
             own = starts[digit]
             starts[digit] = total
             total += own
         for i in range(count):
-            digit = ((highest - (source[i] >> 32)) >> shift) & (size - 1)
+            digit = ((highest - (source[i] >> 32)) >> shift) & (DIGITS - 1)
             target[starts[digit]] = source[i]
             starts[digit] += 1
         source, target = target, source
@@ -108,14 +108,19 @@ def sort_descending(keys: KeyArray, count: int, spare: KeyArray) -> None:
             keys[i] = spare[i]
 
 
-@jitted
-def sort_exactly(scores: NDArray[np.float64], doc_ids: KeyArray) -> None:
+@kernel
+def sort_exactly(
+    scores: NDArray[np.float64],
+    doc_ids: KeyArray,
+    merged_scores: NDArray[np.float64],
+    merged_ids: KeyArray,
+) -> None:
     """Sort documents by score, highest first, and equal scores by document: a merge sort.
 
-    scores: float64 and doc_ids: int64, as many; both are put in order.
+    scores: float64 and doc_ids: int64, as many; both are put in order. The others are scratch of
+    the same kinds, at least as long.
     """
     size = scores.size
-    merged_scores, merged_ids = np.empty(size, np.float64), np.empty(size, np.int64)
     width = 1
     while width < size:
         for start in range(0, size, 2 * width):
@@ -138,7 +143,7 @@ def sort_exactly(scores: NDArray[np.float64], doc_ids: KeyArray) -> None:
         width *= 2
 
 
-@jitted
+@kernel
 def collect(
     scores: FloatArray, limit: np.float32, first_doc: int, keys: KeyArray, count: int
 ) -> int:
@@ -153,14 +158,14 @@ def collect(
     for start in range(0, bits.size, LANES):
         mask = reaching(bits, start, bound)
         while mask:
-            i = start + lowest(mask)
+            i = start + lowest_bit(mask)
             keys[count] = (np.int64(bits[i]) << 32) | np.int64(ID_MASK - (first_doc + i))
             count += 1
             mask &= mask - np.uint64(1)
     return count
 
 
-@jitted
+@kernel
 def collect_listed(
     scores: FloatArray,
     limit: np.float32,
@@ -179,7 +184,7 @@ def collect_listed(
     return count
 
 
-@jitted
+@kernel
 def score_of_rank(scores: FloatArray, rank: int, spare: KeyArray) -> float:
     """Return a score that at least rank of the documents reach, close to the best such score.
 
@@ -194,7 +199,8 @@ def score_of_rank(scores: FloatArray, rank: int, spare: KeyArray) -> float:
     if rank > lanes:
         return 0.0
     best = spare.view(np.int32)[:lanes]
-    best[:] = bits[:lanes]
+    for i in range(lanes):
+        best[i] = bits[i]
     for start in range(lanes, bits.size, lanes):
         row = bits[start : start + lanes]
         for i in range(row.size):
@@ -202,13 +208,19 @@ def score_of_rank(scores: FloatArray, rank: int, spare: KeyArray) -> float:
     return np.float64(np.int32(value_at(best, rank, 31)).view(np.float32))
 
 
-@jitted
+@kernel
 def score_of(key: int) -> float:
     """Return the score in a key."""
     return np.float64(np.int32(key >> 32).view(np.float32))
 
 
-@jitted
+@kernel
+def document_of(key: int) -> int:
+    """Return the document id in a key."""
+    return ID_MASK - (key & ID_MASK)
+
+
+@kernel
 def make_key(score: float, doc_id: int) -> int:
     """Pack a positive score and a document id into a key."""
     return int(np.int64(np.float32(score).view(np.int32)) << 32) | (ID_MASK - int(doc_id))

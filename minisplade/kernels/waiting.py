@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
-from minisplade.kernels.jit import inlined, jitted
+from minisplade.kernels.compiler import kernel
 from minisplade.kernels.memory import prefetch
-from minisplade.kernels.parts import NUM_DOCS, START, lists_at
+from minisplade.kernels.parts import NUM_DOCS, START, PartTable, lists_at
 from minisplade.kernels.scoring import even_slot, impact_at, nearer_slot, slot_of
 from minisplade.kernels.selection import (
-    ID_MASK,
     KeyArray,
+    document_of,
     keep_reaching,
     make_key,
     score_at,
@@ -33,7 +33,7 @@ GUESS, NEARER, ADD = range(3)
 """The steps of look_up: guess a slot, go nearer to the right one, and add what is there."""
 
 
-@jitted
+@kernel
 def order_lists(
     peaks: FloatArray,
     lengths: OffsetArray,
@@ -41,16 +41,16 @@ def order_lists(
     weights: FloatArray,
     order: OffsetArray,
     bounds: NDArray[np.float64],
+    merit: NDArray[np.float64],
 ) -> int:
     """Order the lists of a query by how little they can lift a document for each posting read.
 
     peaks: float32 (V,), the largest impact of each term; lengths: int64 (m,), the postings of each
     list; order: int64 (m,), places in the query; bounds: float64 (m + 1,); entry j is what the
-    first j lists can add together. Lists without postings are left out; returns the number of the
-    others.
+    first j lists can add together; merit: float64 (m,), scratch. Lists without postings are left
+    out; returns the number of the others.
     """
     count = 0
-    merit = np.empty(term_ids.size)
     for j in range(term_ids.size):
         if lengths[j] == 0:
             continue
@@ -70,7 +70,7 @@ def order_lists(
     return count
 
 
-@jitted
+@kernel
 def count_waiting(
     lengths: OffsetArray,
     order: OffsetArray,
@@ -92,10 +92,9 @@ def count_waiting(
     return waiting
 
 
-@jitted
+@kernel
 def add_waiting(
-    table: OffsetArray,
-    smallest: NDArray[np.float64],
+    parts: PartTable,
     term_ids: IdArray,
     weights: FloatArray,
     order: OffsetArray,
@@ -120,8 +119,7 @@ def add_waiting(
             count = keep_reaching(keys, count, floor - bounds[i + 1])
         j = order[i]
         look_up(
-            table,
-            smallest,
+            parts,
             term_ids[j],
             weights[j],
             complete_place,
@@ -133,10 +131,9 @@ def add_waiting(
     return count
 
 
-@jitted
+@kernel
 def look_up(
-    table: OffsetArray,
-    smallest: NDArray[np.float64],
+    parts: PartTable,
     term_id: int,
     weight: float,
     complete_place: int,
@@ -147,29 +144,35 @@ def look_up(
 ) -> None:
     """Add one term to the scores in keys, but not to those that were complete before lists waited.
 
-    table, smallest: as in lists_at; complete_place, complete_block: the last block, of the part at
-    a place in the table, whose scores are complete; keys: int64, part after part; slots: int64,
-    scratch, as many.
+    complete_place, complete_block: the last block, of the part at a place in the table, whose
+    scores are complete; keys: int64, part after part; slots: int64, scratch, as many.
     """
     # All documents take a step before any takes the next, so that they wait for memory together.
     for step in (GUESS, NEARER, ADD):
         start = 0
-        for place in range(table.shape[0]):
-            first = table[place, START]
-            end = start
-            while end < count and ID_MASK - (keys[end] & ID_MASK) < first + table[place, NUM_DOCS]:
-                if ID_MASK - (keys[end] & ID_MASK) < first:
-                    break
-                end += 1
+        for place in range(parts.rows.shape[0]):
+            end = start + count_own(parts, place, keys[start:count])
             if start < end and place >= complete_place:
-                lists = lists_at(table, smallest, place)
+                lists = lists_at(parts, place)
                 complete = complete_block if place == complete_place else -1
+                first_doc = parts.rows[place, START]
                 own, own_slots = keys[start:end], slots[start:end]
-                take_step(step, lists, term_id, weight, first, complete, own, own_slots)
+                take_step(step, lists, term_id, weight, first_doc, complete, own, own_slots)
             start = end
 
 
-@inlined
+@kernel
+def count_own(parts: PartTable, place: int, keys: KeyArray) -> int:
+    """Count how many keys, from the first on, are those of documents of one part."""
+    start = parts.rows[place, START]
+    end = start + parts.rows[place, NUM_DOCS]
+    for i in range(keys.size):
+        if not start <= document_of(keys[i]) < end:
+            return i
+    return int(keys.size)
+
+
+@kernel(inline=True)
 def take_step(
     step: int,
     lists: PostingLists,
@@ -186,7 +189,7 @@ def take_step(
     """
     row = lists.row_of[term_id]
     for i in range(keys.size):
-        doc_id = ID_MASK - (keys[i] & ID_MASK) - first_doc
+        doc_id = document_of(keys[i]) - first_doc
         block = doc_id // lists.block_size
         if block <= complete_block:
             continue
