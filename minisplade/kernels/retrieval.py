@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.compiler import kernel
-from minisplade.kernels.memory import prefetch
 from minisplade.kernels.parts import (
     BLOCK_SIZE,
     END_BLOCK,
@@ -60,7 +59,7 @@ LARGEST, SMALLEST = 1e37, 1e-36
 OUT_OF_RANGE, BAD_QUERY, FAILED_GUESS = -1, -2, -3
 """What find_candidates returns instead of a count; after the last it has to be called again."""
 
-CELLS_AHEAD = 8
+CELLS_AHEAD = 6
 """The first postings of a cell are asked for so many cells before they are added."""
 
 
@@ -173,7 +172,6 @@ def count_postings(parts: PartTable, term_ids: IdArray, lengths: OffsetArray) ->
     for place in range(parts.rows.shape[0]):
         lists = lists_at(parts, place)
         for j in range(term_ids.size):
-            prefetch(lists.row_of, term_ids[j])
             lengths[j] += length_of(lists, term_ids[j])
 
 

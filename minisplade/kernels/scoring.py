@@ -12,8 +12,11 @@ from minisplade.kernels.tiles import lowest_bit
 LOOKUP_COST = 100
 """Looking up one document in a cell takes as long as adding so many postings."""
 
-STRIDE, AHEAD = 64, 512
+STRIDE, AHEAD = 64, 256
 """Postings are asked for in such strides, so many postings before they are added."""
+
+ROW_GAIN = 4
+"""So many documents of a row are added as fast as one posting."""
 
 STAGE = 256
 """Impacts of the compact form that are turned into floats at a time."""
@@ -24,6 +27,12 @@ def length_of(lists: PostingLists, term_id: int) -> int:
     """Count the postings of a term."""
     cell = np.int64(term_id) * lists.num_blocks
     return int(lists.offsets[cell + lists.num_blocks] - lists.offsets[cell])
+
+
+@kernel(inline=True)
+def is_long(lists: PostingLists, length: int) -> bool:
+    """Tell whether a cell of this length takes longer than its part of a row, if there is one."""
+    return bool(length * ROW_GAIN >= min(lists.block_size, lists.num_docs))
 
 
 @kernel(inline=True)
@@ -42,7 +51,7 @@ def expect_cell(lists: PostingLists, term_id: int, block: int) -> None:
     """Bring what add_cell does not ask for itself into the cache: the first postings."""
     cell = np.int64(term_id) * lists.num_blocks + block
     start, end = lists.offsets[cell], lists.offsets[cell + 1]
-    if lists.row_of[term_id] < 0:
+    if not is_long(lists, end - start):
         for slot in range(start, min(end, start + AHEAD), STRIDE):
             expect_postings(lists.local_ids, lists.impacts, slot)
 
@@ -56,14 +65,15 @@ def add_cell(
     scores: float32, those of the block's documents; stage: int32 (STAGE,), scratch. The compact
     form adds the least impact that its codes allow for.
     """
-    row = lists.row_of[term_id]
+    cell = np.int64(term_id) * lists.num_blocks + block
+    length = lists.offsets[cell + 1] - lists.offsets[cell]
+    row = lists.row_of[term_id] if is_long(lists, length) else -1
     if row >= 0:  # many documents at a time beat few documents one by one
         first = block * lists.block_size
         whole = lists.rows[row, first : min(first + lists.block_size, lists.num_docs)]
         for i in range(whole.size):
             scores[i] += np.float32(weight) * whole[i]
         return
-    cell = np.int64(term_id) * lists.num_blocks + block
     # Whole numbers without a sign spare the test for an index that counts from the end.
     start, end = np.uint64(lists.offsets[cell]), np.uint64(lists.offsets[cell + 1])
     factor = np.float32(weight)
