@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
+from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.compiler import kernel
 from minisplade.kernels.parts import (
     BLOCK_SIZE,
@@ -194,16 +194,16 @@ def score_block(
     weights: FloatArray,
     order: OffsetArray,
     block: int,
-    allowed_ids: IdArray,
-    few: bool,
+    mask: BoolArray,
+    few_ids: IdArray,
     scores: FloatArray,
     stage: IdArray,
 ) -> None:
     """Score the documents of a block by the lists in order.
 
-    order: int64, places in the query; allowed_ids: int32, the only documents that matter, where
-    they are few; scores: float32, what they and perhaps others score, 0 for the rest; stage: as
-    in add_cell.
+    order: int64, places in the query; mask: bool, which documents of the block may be found, or
+    empty; few_ids: int32, the only ones that matter where they are few, or empty; scores: float32,
+    what these and perhaps others score, 0 for the rest; stage: as in add_cell.
     """
     first_doc = block * lists.block_size
     for j in order[:CELLS_AHEAD]:
@@ -215,12 +215,14 @@ def score_block(
         j = order[i]
         cell = np.int64(term_ids[j]) * lists.num_blocks + block
         length = lists.offsets[cell + 1] - lists.offsets[cell]
-        if few and allowed_ids.size * LOOKUP_COST < length:
-            for doc_id in allowed_ids:
+        if 0 < few_ids.size * LOOKUP_COST < length:
+            for doc_id in few_ids:
                 impact = np.float32(impact_of(lists, term_ids[j], doc_id))
                 scores[doc_id - first_doc] += weights[j] * impact
         else:
             add_cell(lists, term_ids[j], block, weights[j], scores, stage)
+    for i in range(mask.size):
+        scores[i] *= np.float32(mask[i])
 
 
 @kernel
@@ -272,16 +274,16 @@ def find_candidates(
         row = parts.rows[place]
         lists = lists_at(parts, place)
         allowed, allowed_ids = filter_at(parts, place)
-        start = 0
         for block in range(row[FIRST_BLOCK], row[END_BLOCK]):
             first_doc = block * lists.block_size
             own = min(lists.block_size, lists.num_docs - first_doc)
-            start += int(np.searchsorted(allowed_ids[start:], first_doc))
-            end = start + int(np.searchsorted(allowed_ids[start:], first_doc + own))
-            own_ids = allowed_ids[start:end]
-            if allowed.size > 0 and own_ids.size == 0:
+            start = np.searchsorted(allowed_ids, first_doc)
+            end = np.searchsorted(allowed_ids, first_doc + own)
+            if allowed.size > 0 and start == end:
                 continue
-            few = allowed.size > 0 and own_ids.size * LOOKUP_COST < own
+            few = 0 < (end - start) * LOOKUP_COST < own
+            few_ids = allowed_ids[start : end if few else start]
+            mask = allowed[first_doc : first_doc + (0 if few else own)]
             # The last block may be shorter, and need not be looked at beyond.
             scores = scratch.block_scores[: (own + 127) // 128 * 128]
             score_block(
@@ -290,14 +292,11 @@ def find_candidates(
                 weights,
                 order[waiting:],
                 block,
-                own_ids,
-                few,
+                mask,
+                few_ids,
                 scores,
                 scratch.stage,
             )
-            if allowed.size > 0 and not few:
-                for i in range(own):
-                    scores[i] *= np.float32(allowed[first_doc + i])
             bar = floor / alpha
             if not settled:
                 if not few:
@@ -308,7 +307,7 @@ def find_candidates(
                 bar = floor
             limit = np.float32(max((bar - bounds[waiting]) * (1 - slack), SMALLEST / 2))
             if few:
-                count = collect_listed(scores, limit, first_doc, row[START], own_ids, keys, count)
+                count = collect_listed(scores, limit, first_doc, row[START], few_ids, keys, count)
             else:
                 count = collect(scores, limit, row[START] + first_doc, keys, count)
             if count >= k and (not settled or count > k + k // 4 + 16):

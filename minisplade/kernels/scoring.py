@@ -104,19 +104,6 @@ def even_slot(lists: PostingLists, cell: int, local_id: int) -> int:
 
 
 @kernel(inline=True)
-def nearer_slot(lists: PostingLists, cell: int, local_id: int, slot: int) -> int:
-    """Return a slot of a cell that is likely to be nearer to a document's than the one given.
-
-    Source: interpolation search, Perl, Itai and Avni 1978.
-    """
-    start, end = lists.offsets[cell], lists.offsets[cell + 1]
-    if slot >= end:
-        return slot
-    away = local_id - np.int64(lists.local_ids[slot])
-    return int(max(start, min(end - 1, slot + away * (end - start) // lists.block_size)))
-
-
-@kernel(inline=True)
 def slot_of(lists: PostingLists, cell: int, local_id: int, guess: int) -> int:
     """Return the slot of a document in a cell, or -1 where the cell has no posting of it.
 

@@ -10,7 +10,7 @@ from minisplade.arrays import FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.compiler import kernel
 from minisplade.kernels.memory import prefetch
 from minisplade.kernels.parts import NUM_DOCS, START, PartTable, lists_at
-from minisplade.kernels.scoring import even_slot, impact_at, nearer_slot, slot_of
+from minisplade.kernels.scoring import even_slot, impact_at, slot_of
 from minisplade.kernels.selection import (
     KeyArray,
     document_of,
@@ -29,8 +29,8 @@ WAITING_SHARE = 0.3
 WAITING_LENGTH = 200
 """A list waits only where it has this many postings for each of the k documents to look up."""
 
-GUESS, NEARER, ADD = range(3)
-"""The steps of look_up: guess a slot, go nearer to the right one, and add what is there."""
+GUESS, ADD = range(2)
+"""The steps of look_up: guess where postings are, and add what is there."""
 
 
 @kernel
@@ -148,7 +148,7 @@ def look_up(
     scores are complete; keys: int64, part after part; slots: int64, scratch, as many.
     """
     # All documents take a step before any takes the next, so that they wait for memory together.
-    for step in (GUESS, NEARER, ADD):
+    for step in (GUESS, ADD):
         start = 0
         for place in range(parts.rows.shape[0]):
             end = start + count_own(parts, place, keys[start:count])
@@ -185,7 +185,7 @@ def take_step(
 ) -> None:
     """Take a step of look_up with documents of one part, which are numbered from first_doc on.
 
-    slots: int64, as many as keys; where their postings are likely to be, nearer after each step.
+    slots: int64, as many as keys; where their postings are likely to be.
     """
     row = lists.row_of[term_id]
     for i in range(keys.size):
@@ -204,12 +204,7 @@ def take_step(
             keys[i] = make_key(np.float32(score_of(keys[i])) + share, doc_id + first_doc)
         elif row >= 0:
             prefetch(lists.rows[row], doc_id)
-        elif step == GUESS:
-            slots[i] = even_slot(lists, cell, local_id)
-            prefetch(lists.local_ids, slots[i])
         else:
-            slots[i] = nearer_slot(lists, cell, local_id, slots[i])
-            prefetch(lists.local_ids, slots[i] - 24)
-            prefetch(lists.local_ids, slots[i] + 24)
-            prefetch(lists.impacts, slots[i] - 8)
-            prefetch(lists.impacts, slots[i] + 8)
+            slots[i] = even_slot(lists, cell, local_id)
+            for away in (-32, 0, 32):
+                prefetch(lists.local_ids, slots[i] + away)
