@@ -46,16 +46,6 @@ def compiled_code_dirs() -> list[Path]:
     return [*places, temporary] if _is_private(temporary) else places
 
 
-def is_writable(folder: Path) -> bool:
-    """Try to write: asking for permissions is not enough where the file system is read-only."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
 def _is_private(folder: Path) -> bool:
     """Tell whether nobody else can have put machine code into a folder; make it if need be."""
     try:

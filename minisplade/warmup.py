@@ -7,6 +7,7 @@ import numpy as np
 
 from minisplade.errors import InputError
 from minisplade.index import Index
+from minisplade.index.search import SearchOptions, rank_found, search_parts
 from minisplade.models import MaskedLanguageModel
 from minisplade.models.bert import BertConfig
 from minisplade.models.names import param_shapes
@@ -50,6 +51,6 @@ def compile_kernels() -> float:
                 vectors = encode(packed, sequences, strategy, "relu", 1, 1 << 30)
             chosen_logits(packed, sequences[0], np.arange(8, dtype=np.int32))
     index = Index.from_vectors(vectors[np.zeros(100, dtype=np.int64)])
-    for k in (1, 1000):
-        index.search(vectors, k=k)
+    parts, query, options = index.snapshot.parts, vectors[0], SearchOptions()
+    rank_found(parts, query, options, [search_parts(parts, query, options)])
     return time.perf_counter() - start

@@ -450,6 +450,7 @@ def test_an_encoder_of_another_vocabulary_is_refused(
     ("call", "message"),
     [
         (lambda i: i.add("one", vectors=None), "keys are the single 'one'"),
+        (lambda i: i.add(map(str, range(3))), "keys are <map object .*; expected a list"),
         (lambda i: i.add(["x"], ["a", "b"]), "2 texts for 1 documents"),
         (lambda i: i.add(["x"], ["a"]), "text needs an encoder"),
         (lambda i: i.add([1], vectors=vectors_of([("", {}, (1, 1, 1))])), "key 0 is 1; expected"),

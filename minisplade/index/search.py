@@ -22,8 +22,6 @@ from minisplade.errors import InputError
 from minisplade.index.filters import EVERYTHING, Filter
 from minisplade.index.parts import Parts
 from minisplade.index.postings import Postings
-from minisplade.kernels.compiler import Bundle
-from minisplade.kernels.retrieval import SearchScratch
 from minisplade.vectors import SparseVector, SparseVectors, as_rows
 
 Found: TypeAlias = tuple[IdArray, FloatArray]
@@ -109,7 +107,7 @@ def search_parts(parts: Parts, query: SparseVector, options: SearchOptions) -> F
     found = [answer for answer in answers if answer is not None]
     if len(found) < len(answers):
         return _refused(parts, query, options)
-    return _ranked(parts, query, options, found)
+    return rank_found(parts, query, options, found)
 
 
 def search_parts_many(
@@ -175,7 +173,9 @@ def _refused(parts: Parts, query: SparseVector, options: SearchOptions) -> Found
     return _reference(parts, query, options)  # which checks the query first
 
 
-def _ranked(parts: Parts, query: SparseVector, options: SearchOptions, found: list[Found]) -> Found:
+def rank_found(
+    parts: Parts, query: SparseVector, options: SearchOptions, found: Sequence[Found]
+) -> Found:
     """Rank what threads have found for one query, each in blocks of its own."""
     doc_ids = np.concatenate([ids for ids, _ in found])
     scores = np.concatenate([own for _, own in found])
@@ -274,6 +274,9 @@ def _scratch(parts: Parts, num_terms: int, num_results: int) -> Any:
     needed = num_terms, num_results, parts.widest, parts.num_docs
     kept, known = getattr(_local, "kept", (None, (0, 0, 0, 0)))
     if kept is None or any(map(gt, needed, known)):
+        from minisplade.kernels.compiler import Bundle
+        from minisplade.kernels.retrieval import SearchScratch
+
         known = tuple(map(max, needed, known))
         kept = Bundle(SearchScratch.of_size(QUERIES_PER_CALL, *known))
         _local.kept = kept, known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
@@ -206,6 +206,8 @@ def checked_rows(
             raise InputError(
                 f"{name} are the single {values!r:.80}; expected one for each document"
             )
+        if values is not None and not isinstance(values, Sized):
+            raise InputError(f"{name} are {values!r:.80}; expected a list, one for each document")
         if values is not None and len(values) != len(keys):
             raise InputError(f"{len(values)} {name} for {len(keys)} documents")
     for place, key in enumerate(keys):
