@@ -257,6 +257,22 @@ def test_queries_that_kernels_could_not_take(
             search(postings, query, SearchOptions(num_threads=threads))
 
 
+@pytest.mark.parametrize(
+    ("term_ids", "weights", "message"),
+    [
+        (np.array([2**32 + 1]), np.ones(1, np.float32), "term_ids is int64"),
+        (np.array([1.5]), np.ones(1, np.float32), "term_ids is float64"),
+        (np.array([1], np.int32), np.array([1e300]), "weights is float64"),
+        (np.array([1], np.int32), np.ones(2, np.float32), "1 term ids, but 2 weights"),
+        (np.ones((1, 1), np.int32), np.ones((1, 1), np.float32), "expected int32 with one axis"),
+    ],
+)
+def test_queries_of_other_kinds(term_ids: np.ndarray, weights: np.ndarray, message: str) -> None:
+    postings = forms(many_documents()[0], 128)[0]
+    with pytest.raises(InputError, match=message):
+        search(postings, SparseVector(term_ids, weights, TERMS), SearchOptions())
+
+
 @settings(deadline=None, max_examples=30)
 @given(cases())
 def test_search_without_numba_is_the_same(

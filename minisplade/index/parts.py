@@ -56,6 +56,8 @@ class Parts:
         own_blocks = whole.rows[:, NUM_BLOCKS]
         num_blocks, ends = int(own_blocks.sum()), np.cumsum(own_blocks)
         threads = max(1, min(num_threads, num_blocks // LEAST_BLOCKS))
+        if threads == 1:
+            return [self.table]
         tables = []
         for thread in range(threads):
             low, high = (num_blocks * i // threads for i in (thread, thread + 1))

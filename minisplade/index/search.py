@@ -93,7 +93,11 @@ def search_parts(parts: Parts, query: SparseVector, options: SearchOptions) -> F
     """
     if _kernels() is None or not parts.members:
         return _reference(parts, query, options)
-    rows = np.array([0, query.term_ids.size]), query.term_ids, query.weights
+    ids, weights = query.term_ids, query.weights
+    kinds = ids.dtype == np.int32 and weights.dtype == np.float32
+    if not (kinds and ids.shape == weights.shape == (ids.size,)):
+        as_rows(query).check()  # which says what is wrong
+    rows = np.array([0, ids.size]), ids, weights
     shared = options.num_threads > 1
     tables = parts.shared_out(options.num_threads) if shared else [parts.table]
     if len(tables) == 1:
@@ -190,8 +194,8 @@ def rank_found(
         _kernels().rank_candidates(
             parts.table,
             bundle,
-            np.ascontiguousarray(query.term_ids, np.int32),
-            np.ascontiguousarray(query.weights, np.float32),
+            np.ascontiguousarray(query.term_ids),
+            np.ascontiguousarray(query.weights),
             int(best.size),
             int(keys.size),
             best,
