@@ -101,11 +101,11 @@ def search_parts(parts: Parts, query: SparseVector, options: SearchOptions) -> F
     shared = options.num_threads > 1
     tables = parts.shared_out(options.num_threads) if shared else [parts.table]
     if len(tables) == 1:
-        answer = _answers(parts, rows, options)[0]
+        answer = _call(parts, rows, options)[0]
         return _refused(parts, query, options) if answer is None else answer
 
     def find(table: Any) -> Found | None:
-        return _answers(replace(parts, table=table), rows, options)[0]
+        return _call(replace(parts, table=table), rows, options)[0]
 
     answers = list(_pool(len(tables)).map(find, tables))
     found = [answer for answer in answers if answer is not None]
@@ -136,15 +136,15 @@ def _answers(
     """Answer some queries; None stands for one that the kernels refuse."""
     offsets, term_ids, weights = queries
     num_queries = offsets.size - 1
-    if num_threads == 1 and num_queries <= QUERIES_PER_CALL:
-        return _call(parts, queries, options)
     starts = iter(range(0, num_queries, QUERIES_PER_CALL))  # the thread that is free takes the next
     answers: list[list[Found | None]] = [[]] * -(-num_queries // QUERIES_PER_CALL)
 
     def answer() -> None:
         for start in starts:
-            own = offsets[start : start + QUERIES_PER_CALL + 1], term_ids, weights
-            answers[start // QUERIES_PER_CALL] = _call(parts, own, options)
+            own = offsets[start : start + QUERIES_PER_CALL + 1]
+            slots = slice(own[0], own[-1])
+            rows = own - own[0], term_ids[slots], weights[slots]
+            answers[start // QUERIES_PER_CALL] = _call(parts, rows, options)
 
     helpers = [_pool(num_threads).submit(answer) for _ in range(num_threads - 1)]
     answer()
@@ -154,19 +154,22 @@ def _answers(
 
 
 def _call(parts: Parts, queries: Rows, options: SearchOptions) -> list[Found | None]:
-    """Answer a few queries by one call of a kernel."""
+    """Answer up to QUERIES_PER_CALL queries by one call of a kernel."""
     offsets, term_ids, weights = queries
-    num_queries, first, end = offsets.size - 1, int(offsets[0]), int(offsets[-1])
+    num_queries, num_terms = offsets.size - 1, term_ids.size
     k = max(1, min(int(options.k), parts.num_docs))
-    bundle = _scratch(parts, end - first, num_queries * k)
-    scratch = bundle.value
-    scratch.offsets[: num_queries + 1] = offsets - first
-    scratch.term_ids[: end - first] = term_ids[first:end]
-    scratch.weights[: end - first] = weights[first:end]
-    _kernels().search_queries(parts.table, bundle, num_queries, k, float(options.alpha))
+    desk = _desk(parts, num_terms, num_queries * k)
+    scratch = desk.scratch.value
+    scratch.offsets[: num_queries + 1] = offsets
+    scratch.term_ids[:num_terms] = term_ids
+    scratch.weights[:num_terms] = weights
+    wanted = parts.table, desk.scratch, num_queries, k, float(options.alpha)
+    if desk.wanted != wanted:
+        desk.wanted, desk.call = wanted, _kernels().search_queries.bound(*wanted)
+    desk.call()
     found: list[Found | None] = []
-    for start, count in zip(range(0, num_queries * k, k), scratch.counts[:num_queries].tolist()):
-        own = slice(start, start + count)
+    for i, count in enumerate(scratch.counts[:num_queries].tolist()):
+        own = slice(i * k, i * k + count)
         best = (scratch.doc_ids[own].copy(), scratch.scores[own].copy()) if count >= 0 else None
         found.append(best)
     return found
@@ -189,11 +192,11 @@ def rank_found(
     best = np.empty(min(int(options.k), keys.size), dtype=np.int32)
     best_scores = np.empty(best.size, dtype=np.float32)
     if best.size:
-        bundle = _scratch(parts, len(query), best.size)
-        bundle.value.keys[: keys.size] = keys
+        scratch = _desk(parts, len(query), best.size).scratch
+        scratch.value.keys[: keys.size] = keys
         _kernels().rank_candidates(
             parts.table,
-            bundle,
+            scratch,
             np.ascontiguousarray(query.term_ids),
             np.ascontiguousarray(query.weights),
             int(best.size),
@@ -273,18 +276,27 @@ def _kernels() -> Any:
     return import_module("minisplade.kernels.ranking") if find_spec("numba") else None
 
 
-def _scratch(parts: Parts, num_terms: int, num_results: int) -> Any:
-    """Return this thread's SearchScratch, a Bundle that is kept between calls and grows."""
+@dataclass(slots=True)
+class Desk:
+    """What a thread keeps between calls: working memory, and the last call, ready to go again."""
+
+    scratch: Any  # a SearchScratch, as a Bundle
+    sizes: tuple[int, ...]
+    wanted: Any = None  # what the call is for: the arguments of the kernel
+    call: Any = None
+
+
+def _desk(parts: Parts, num_terms: int, num_results: int) -> Desk:
+    """Return this thread's desk, with room for so much."""
     needed = num_terms, num_results, parts.widest, parts.num_docs
-    kept, known = getattr(_local, "kept", (None, (0, 0, 0, 0)))
-    if kept is None or any(map(gt, needed, known)):
+    desk: Desk | None = getattr(_local, "desk", None)
+    if desk is None or any(map(gt, needed, desk.sizes)):
         from minisplade.kernels.compiler import Bundle
         from minisplade.kernels.retrieval import SearchScratch
 
-        known = tuple(map(max, needed, known))
-        kept = Bundle(SearchScratch.of_size(QUERIES_PER_CALL, *known))
-        _local.kept = kept, known
-    return kept
+        sizes = tuple(map(max, needed, desk.sizes)) if desk else needed
+        desk = _local.desk = Desk(Bundle(SearchScratch.of_size(QUERIES_PER_CALL, *sizes)), sizes)
+    return desk
 
 
 @lru_cache(maxsize=8)
