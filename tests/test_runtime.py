@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from conftest import GOLDEN
 from minisplade import InputError, SparseEncoder, runtime
 from minisplade.cli import main
 from minisplade.kernels import compiler
-from minisplade.kernels.compiler import Kernel, kernel
+from minisplade.kernels.compiler import Kernel, compile_object, kernel
 
 ENCODE = """
 import sys
@@ -148,6 +149,20 @@ def test_damaged_machine_code_is_compiled_again(
     assert path.read_bytes() != wrong[damage]
     path.chmod(0o400)
     assert Kernel(twice.function)(21) == 42
+
+
+def test_threads_wait_for_a_kernel_that_one_of_them_compiles(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MINISPLADE_CACHE", str(tmp_path))
+    compiled = []
+    monkeypatch.setattr(
+        compiler, "compile_object", lambda *args: compiled.append(1) or compile_object(*args)
+    )
+    new = Kernel(twice.function)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(new, [1, 2, 3, 4])) == [2, 4, 6, 8]
+    assert len(compiled) == 1
 
 
 def test_a_kernel_runs_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import struct
+import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 from types import FunctionType
@@ -88,7 +89,9 @@ class Kernel:
         kinds = tuple([a.kind if type(a) is Bundle else NUMBERS[type(a)] for a in given])
         bind = self.loaded.get(kinds)
         if bind is None:
-            bind = self.loaded[kinds] = self._load(kinds)
+            with _Loading.lock:  # threads that come meanwhile wait for what one of them makes
+                bind = self.loaded.get(kinds) or self._load(kinds)
+                self.loaded[kinds] = bind
         return bind(given)
 
     def _load(self, kinds: tuple[Kind, ...]) -> Bind:
@@ -295,6 +298,20 @@ def _read(path: Path) -> bytes | None:
         return None
     return content if right else None
 
+
+class _Loading:
+    """The lock of the thread that loads or compiles; a forked process starts with a new one."""
+
+    lock = threading.Lock()
+
+    @classmethod
+    def renew(cls) -> None:
+        """Forget a lock whose thread is not in this process."""
+        cls.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Loading.renew)
 
 _engines: list[Any] = []  # machine code lives as long as the engine that loaded it
 
