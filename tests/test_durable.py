@@ -1,5 +1,6 @@
 """An index in a folder: what its operations do, against a dict and brute force."""
 
+import gc
 import json
 import os
 import shutil
@@ -336,6 +337,20 @@ def test_hits_stay_those_of_their_snapshot(index: Index) -> None:
     assert before.keys == ("one", "two", "three")  # their files have no names any more
     with pytest.raises(InputError, match="before this one changed"):
         index.search(query, filter=filter_)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="tells no mapped files")
+def test_a_search_keeps_no_file_open(tmp_path: Path) -> None:
+    folder = os.fspath(tmp_path / "one segment")
+    index = Index.create(folder)
+    index.add(["a"], vectors=vectors_of([("", {}, (1, 1, 1))]))
+    index.commit()
+    query = SparseVectors.from_dense(np.array([[0, 1, 0]], np.float32))[0]
+    index.search(query)
+    assert folder in Path("/proc/self/maps").read_text()
+    del index
+    gc.collect()
+    assert folder not in Path("/proc/self/maps").read_text()
 
 
 def test_one_writes_at_a_time(index: Index) -> None:

@@ -29,8 +29,9 @@ class Parts:
     not look at.
     """
 
-    members: tuple[Part, ...]  # in the order of their documents, which also keeps them alive
-    table: Any  # the PartTable that kernels take, as a Bundle; None without Numba or members
+    members: tuple[Part, ...]  # in the order of their documents
+    peaks: FloatArray  # float32 (V,), the largest impact of each term
+    table: Any  # the PartTable of these arrays, as a Bundle; None without Numba or members
     num_docs: int
     num_terms: int
     widest: int  # documents of the longest block, 128 at least
@@ -39,9 +40,11 @@ class Parts:
     def of(cls, parts: Sequence[Part]) -> Parts:
         """Put parts together; all have the same vocabulary."""
         members = tuple(parts)
+        peaks = _peaks_of(members)
         return cls(
             members=members,
-            table=_table_of(members) if find_spec("numba") and members else None,
+            peaks=peaks,
+            table=_table_of(members, peaks) if find_spec("numba") and members else None,
             num_docs=sum(postings.num_docs for postings, _ in members),
             num_terms=members[0][0].num_terms if members else 0,
             widest=max([128, *(own.lists.block_size for own, _ in members)]),
@@ -68,8 +71,8 @@ class Parts:
         return tables
 
 
-def _table_of(members: Sequence[Part]) -> Any:
-    """Write down what kernels need to know of all parts."""
+def _table_of(members: Sequence[Part], peaks: FloatArray) -> Any:
+    """Write down what kernels need to know of all parts: addresses, so it keeps no file open."""
     from minisplade.kernels.compiler import Bundle
     from minisplade.kernels.parts import PartTable
 
@@ -81,7 +84,8 @@ def _table_of(members: Sequence[Part]) -> Any:
     table = PartTable(
         rows=np.array(rows, dtype=np.int64),
         smallest=np.array(smallest, dtype=np.float64),
-        peaks=_peaks_of(members),
+        num_terms=peaks.size,
+        peaks_at=_address_of(peaks),
     )
     return Bundle(table)
 
@@ -89,7 +93,7 @@ def _table_of(members: Sequence[Part]) -> Any:
 def _peaks_of(members: Sequence[Part]) -> FloatArray:
     """Return the largest impact of each term, float32 (V,)."""
     peaks = [postings.lists.peaks for postings, _ in members]
-    return peaks[0] if len(peaks) == 1 else np.maximum.reduce(peaks)
+    return peaks[0] if len(peaks) == 1 else np.maximum.reduce(peaks or [np.zeros(0, np.float32)])
 
 
 def _row_of(postings: Postings, allowed: Filter, start: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
+from minisplade.arrays import BoolArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.compiler import kernel
 from minisplade.kernels.memory import array_at
 
@@ -27,16 +27,17 @@ and the blocks that are to be searched."""
 
 
 class PartTable(NamedTuple):
-    """The segments that a query is put to."""
+    """The segments that a query is put to. Whoever has it must keep alive what it points at."""
 
     rows: OffsetArray  # int64 (S, NUM_COLUMNS)
     smallest: NDArray[np.float64]  # float64 (S,), the smallest impact of each, 0 if it has none
-    peaks: FloatArray  # float32 (V,), the largest impact of each term in all of them
+    num_terms: int
+    peaks_at: int  # address of the largest impacts of terms in all segments, float32 (V,)
 
 
 @kernel(inline=True)
 def lists_at(parts: PartTable, place: int) -> PostingLists:
-    """Return the posting lists of a part; whoever made the table keeps the arrays alive."""
+    """Return the posting lists of a part."""
     row = parts.rows[place]
     plain = row[NUM_POSTINGS] * (1 - row[IS_COMPACT])
     compact = row[NUM_POSTINGS] * row[IS_COMPACT]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.compiler import kernel
+from minisplade.kernels.memory import array_at
 from minisplade.kernels.parts import (
     BLOCK_SIZE,
     END_BLOCK,
@@ -118,17 +119,20 @@ class SearchScratch(NamedTuple):
 
 
 @kernel
-def check_query(parts: PartTable, term_ids: IdArray, weights: FloatArray) -> int:
-    """Return 0 for a query that kernels can take, BAD_QUERY or OUT_OF_RANGE."""
+def check_query(parts: PartTable, peaks: FloatArray, term_ids: IdArray, weights: FloatArray) -> int:
+    """Return 0 for a query that kernels can take, BAD_QUERY or OUT_OF_RANGE.
+
+    peaks: float32 (V,), the largest impact of each term.
+    """
     before = -1
     highest, lightest = 0.0, np.inf
     for j in range(term_ids.size):
-        if term_ids[j] <= before or term_ids[j] >= parts.peaks.size:
+        if term_ids[j] <= before or term_ids[j] >= peaks.size:
             return BAD_QUERY
         if not (weights[j] > 0 and weights[j] < np.inf):
             return BAD_QUERY
         before = term_ids[j]
-        highest += np.float64(weights[j]) * np.float64(parts.peaks[before])
+        highest += np.float64(weights[j]) * np.float64(peaks[before])
         lightest = min(lightest, np.float64(weights[j]))
     least = np.inf
     for impact in parts.smallest:  # 0 for parts without postings
@@ -251,14 +255,13 @@ def find_candidates(
     hopeful: guess a floor from the first block, which may fail. Returns how many of scratch.keys
     there are, or what check_query does, or FAILED_GUESS.
     """
-    status = check_query(parts, term_ids, weights)
+    peaks = array_at(parts.peaks_at, (parts.num_terms,), np.float32)
+    status = check_query(parts, peaks, term_ids, weights)
     if status < 0:
         return status
     keys, lengths, bounds = scratch.keys, scratch.lengths[: term_ids.size], scratch.bounds
     count_postings(parts, term_ids, lengths)
-    num_lists = order_lists(
-        parts.peaks, lengths, term_ids, weights, scratch.order, bounds, scratch.merit
-    )
+    num_lists = order_lists(peaks, lengths, term_ids, weights, scratch.order, bounds, scratch.merit)
     if num_lists == 0:
         return 0
     order = scratch.order[:num_lists]
