@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from minisplade.arrays import FloatArray, PostingLists
+from minisplade.arrays import FloatArray, OffsetArray, PostingLists
 from minisplade.index.filters import EVERYTHING, Filter
 from minisplade.index.postings import Postings
 
@@ -31,6 +31,7 @@ class Parts:
 
     members: tuple[Part, ...]  # in the order of their documents
     peaks: FloatArray  # float32 (V,), the largest impact of each term
+    lengths: OffsetArray  # int64 (V,), how many postings it has
     table: Any  # the PartTable of these arrays, as a Bundle; None without Numba or members
     num_docs: int
     num_terms: int
@@ -39,14 +40,24 @@ class Parts:
     @classmethod
     def of(cls, parts: Sequence[Part]) -> Parts:
         """Put parts together; all have the same vocabulary."""
-        members = tuple(parts)
-        peaks = _peaks_of(members)
+        postings = [own for own, _ in parts]
+        return cls._made_of(tuple(parts), _peaks_of(postings), _lengths_of(postings))
+
+    def filtered(self, filters: Sequence[Filter]) -> Parts:
+        """Return the same parts with other filters, one for each."""
+        members = tuple((own, new) for (own, _), new in zip(self.members, filters, strict=True))
+        return self._made_of(members, self.peaks, self.lengths)
+
+    @classmethod
+    def _made_of(cls, members: tuple[Part, ...], peaks: FloatArray, lengths: OffsetArray) -> Parts:
+        has_table = find_spec("numba") and members
         return cls(
             members=members,
             peaks=peaks,
-            table=_table_of(members, peaks) if find_spec("numba") and members else None,
+            lengths=lengths,
+            table=_table_of(members, peaks, lengths) if has_table else None,
             num_docs=sum(postings.num_docs for postings, _ in members),
-            num_terms=members[0][0].num_terms if members else 0,
+            num_terms=peaks.size,
             widest=max([128, *(own.lists.block_size for own, _ in members)]),
         )
 
@@ -71,7 +82,7 @@ class Parts:
         return tables
 
 
-def _table_of(members: Sequence[Part], peaks: FloatArray) -> Any:
+def _table_of(members: Sequence[Part], peaks: FloatArray, lengths: OffsetArray) -> Any:
     """Write down what kernels need to know of all parts: addresses, so it keeps no file open."""
     from minisplade.kernels.compiler import Bundle
     from minisplade.kernels.parts import PartTable
@@ -86,14 +97,24 @@ def _table_of(members: Sequence[Part], peaks: FloatArray) -> Any:
         smallest=np.array(smallest, dtype=np.float64),
         num_terms=peaks.size,
         peaks_at=_address_of(peaks),
+        lengths_at=_address_of(lengths),
     )
     return Bundle(table)
 
 
-def _peaks_of(members: Sequence[Part]) -> FloatArray:
-    """Return the largest impact of each term, float32 (V,)."""
-    peaks = [postings.lists.peaks for postings, _ in members]
-    return peaks[0] if len(peaks) == 1 else np.maximum.reduce(peaks or [np.zeros(0, np.float32)])
+def _peaks_of(parts: Sequence[Postings]) -> FloatArray:
+    """Return the largest impact of each term in all parts, float32 (V,)."""
+    peaks = [postings.lists.peaks for postings in parts] or [np.zeros(0, dtype=np.float32)]
+    return peaks[0] if len(peaks) == 1 else np.maximum.reduce(peaks)
+
+
+def _lengths_of(parts: Sequence[Postings]) -> OffsetArray:
+    """Count the postings of each term in all parts, int64 (V,)."""
+    lengths = np.zeros(parts[0].num_terms if parts else 0, dtype=np.int64)
+    for lists in (postings.lists for postings in parts):
+        if lists.num_blocks:
+            lengths += np.diff(lists.offsets[:: lists.num_blocks])
+    return lengths
 
 
 def _row_of(postings: Postings, allowed: Filter, start: int) -> list[int]:

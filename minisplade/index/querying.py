@@ -28,7 +28,7 @@ class Selection:
     """The documents of one snapshot that a search may return; make it once, use it often."""
 
     snapshot: Snapshot
-    filters: tuple[Filter, ...]  # one for each segment, without what is deleted
+    parts: Parts  # of the snapshot, with filters that leave out what is deleted too
 
 
 def select(snapshot: Snapshot, documents: BoolArray | Condition | Iterable[str]) -> Selection:
@@ -47,11 +47,11 @@ def select(snapshot: Snapshot, documents: BoolArray | Condition | Iterable[str])
             documents = _mask_of(snapshot, documents)
         whole = Filter.from_mask(documents, num_docs).allowed
         masks = np.split(whole, snapshot.starts[1:-1]) if snapshot.segments else []
-    filters = (
+    filters = [
         Filter.from_mask(mask & segment.live_mask, segment.num_docs)
         for mask, segment in zip(masks, snapshot.segments, strict=True)
-    )
-    return Selection(snapshot, tuple(filters))
+    ]
+    return Selection(snapshot, snapshot.parts.filtered(filters))
 
 
 def _mask_of(snapshot: Snapshot, keys: Iterable[str]) -> BoolArray:
@@ -84,7 +84,7 @@ def find_hits(
             raise InputError(
                 "filter was made for another index, or before this one changed; make it again"
             )
-        parts = Parts.of([(own, f) for (own, _), f in zip(parts.members, chosen.filters)])
+        parts = chosen.parts
     if parts.members and vectors.num_terms != parts.num_terms:
         raise InputError(
             f"query has {vectors.num_terms} terms, index has {parts.num_terms}; "

@@ -33,6 +33,7 @@ class PartTable(NamedTuple):
     smallest: NDArray[np.float64]  # float64 (S,), the smallest impact of each, 0 if it has none
     num_terms: int
     peaks_at: int  # address of the largest impacts of terms in all segments, float32 (V,)
+    lengths_at: int  # address of the numbers of their postings, int64 (V,)
 
 
 @kernel(inline=True)

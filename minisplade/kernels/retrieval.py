@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from minisplade.arrays import BoolArray, FloatArray, IdArray, OffsetArray, PostingLists
 from minisplade.kernels.compiler import kernel
-from minisplade.kernels.memory import array_at
+from minisplade.kernels.memory import array_at, prefetch
 from minisplade.kernels.parts import (
     BLOCK_SIZE,
     END_BLOCK,
@@ -35,7 +35,6 @@ from minisplade.kernels.scoring import (
     add_cell,
     expect_cell,
     impact_of,
-    length_of,
 )
 from minisplade.kernels.selection import (
     DIGITS,
@@ -170,13 +169,12 @@ def compact_slack(parts: PartTable) -> float:
 
 
 @kernel
-def count_postings(parts: PartTable, term_ids: IdArray, lengths: OffsetArray) -> None:
-    """Count the postings of each list in all parts; lengths: int64 (m,)."""
-    lengths[:] = 0
-    for place in range(parts.rows.shape[0]):
+def expect_offsets(parts: PartTable, place: int, term_ids: IdArray) -> None:
+    """Bring the places of a query's cells in a part into the cache; there may be no such part."""
+    if place < parts.rows.shape[0]:
         lists = lists_at(parts, place)
-        for j in range(term_ids.size):
-            lengths[j] += length_of(lists, term_ids[j])
+        for term_id in term_ids:
+            prefetch(lists.offsets, np.int64(term_id) * lists.num_blocks)
 
 
 @kernel
@@ -260,7 +258,9 @@ def find_candidates(
     if status < 0:
         return status
     keys, lengths, bounds = scratch.keys, scratch.lengths[: term_ids.size], scratch.bounds
-    count_postings(parts, term_ids, lengths)
+    all_lengths = array_at(parts.lengths_at, (parts.num_terms,), np.int64)
+    for j in range(term_ids.size):
+        lengths[j] = all_lengths[term_ids[j]]
     num_lists = order_lists(peaks, lengths, term_ids, weights, scratch.order, bounds, scratch.merit)
     if num_lists == 0:
         return 0
@@ -273,7 +273,9 @@ def find_candidates(
     waiting, count = 0, 0
     settled = False  # from then on lists may wait
     complete_place, complete_block = 0, -1
+    expect_offsets(parts, 0, term_ids)
     for place in range(parts.rows.shape[0]):
+        expect_offsets(parts, place + 1, term_ids)
         row = parts.rows[place]
         lists = lists_at(parts, place)
         allowed, allowed_ids = filter_at(parts, place)
