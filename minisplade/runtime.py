@@ -5,7 +5,6 @@ import platform
 import stat
 import tempfile
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -120,6 +119,8 @@ def available_cpus() -> int:
 
 def describe() -> dict[str, str | int]:
     """Return what `minisplade info` shows: versions, CPU, kernel path, threads and folders."""
+    from importlib.metadata import PackageNotFoundError, version  # takes 15 ms, and is seldom needed
+
     path = choose_kernel_path()
     versions = []
     for package in ("minisplade", "numpy", "numba", "llvmlite", "safetensors", "tokenizers"):
