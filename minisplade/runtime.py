@@ -119,7 +119,10 @@ def available_cpus() -> int:
 
 def describe() -> dict[str, str | int]:
     """Return what `minisplade info` shows: versions, CPU, kernel path, threads and folders."""
-    from importlib.metadata import PackageNotFoundError, version  # takes 15 ms, and is seldom needed
+    from importlib.metadata import (
+        PackageNotFoundError,
+        version,
+    )  # takes 15 ms, and is seldom needed
 
     path = choose_kernel_path()
     versions = []
