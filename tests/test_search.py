@@ -1,8 +1,10 @@
 """Search against brute force: every form, filter, mode and thread count, compiled and not."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -271,6 +273,52 @@ def test_queries_of_other_kinds(term_ids: np.ndarray, weights: np.ndarray, messa
     postings = forms(many_documents()[0], 128)[0]
     with pytest.raises(InputError, match=message):
         search(postings, SparseVector(term_ids, weights, TERMS), SearchOptions())
+    many = SparseVectors(np.array([0, term_ids.size]), term_ids, weights, TERMS)
+    with pytest.raises(InputError, match=message):
+        list(search_many(postings, many, SearchOptions()))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer sends signals here")
+def test_a_signal_may_search_during_a_search() -> None:
+    documents, queries = many_documents()[0], SparseVectors.from_dense(np.eye(TERMS, dtype="f4"))
+    postings = forms(documents, 128)[0]
+    expected = [search(postings, query, SearchOptions(5))[0].tolist() for query in queries]
+    inside = []
+
+    def search_too(*_: object) -> None:
+        inside.append(search(postings, queries[1], SearchOptions(9))[0].tolist()[:5])
+        signal.setitimer(signal.ITIMER_REAL, 0.0003)
+
+    before = signal.signal(signal.SIGALRM, search_too)
+    signal.setitimer(signal.ITIMER_REAL, 0.0003)
+    try:
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            found = [search(postings, query, SearchOptions(5))[0].tolist() for query in queries]
+            assert found == expected
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert inside and all(found == expected[1] for found in inside)
+
+
+def test_arrays_with_gaps_and_blocks_of_any_size() -> None:
+    documents, dense_query = many_documents()
+    plain, query = (
+        SparseVectors.from_dense(documents),
+        SparseVectors.from_dense(dense_query[None])[0],
+    )
+    gaps = SparseVectors(
+        plain.offsets,
+        np.repeat(plain.term_ids, 2)[::2],
+        np.repeat(plain.weights, 2)[::2],
+        plain.num_terms,
+    )
+    for block_size in (3, 200, 256):
+        postings = build_postings(gaps, block_size=block_size)
+        found = search(postings, query, SearchOptions(20))
+        expected = search_reference(postings, query, SearchOptions(20))
+        assert found[0].tolist() == expected[0].tolist()
 
 
 @settings(deadline=None, max_examples=30)

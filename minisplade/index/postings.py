@@ -258,12 +258,12 @@ def _transposed(
     from minisplade.kernels.building import count_cells, fill_cells
 
     shape = 0, block_size, num_blocks
-    count_cells(vectors.offsets, vectors.term_ids, *shape, offsets)
+    rows = tuple(map(np.ascontiguousarray, (vectors.offsets, vectors.term_ids, vectors.weights)))
+    count_cells(*rows[:2], *shape, offsets)
     np.cumsum(offsets, out=offsets)
     # NumPy's large arrays get large pages of memory, which halve the time of scattered reads.
     local_ids = np.empty(vectors.weights.size, dtype=np.uint16)
     impacts = np.empty(vectors.weights.size, dtype=np.float32)
-    rows = vectors.offsets, vectors.term_ids, vectors.weights
     fill_cells(*rows, *shape, offsets[:-1].copy(), local_ids, impacts)
     return offsets, local_ids, impacts
 

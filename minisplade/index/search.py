@@ -39,6 +39,9 @@ QUERIES_PER_CALL = 16
 QUERIES_PER_RUN = 4096
 """Queries whose results are in memory before the first is handed on."""
 
+MOST_RESULTS = 1 << 20
+"""A thread keeps room for so many results between calls: 8 MB."""
+
 _local = threading.local()
 
 
@@ -93,11 +96,8 @@ def search_parts(parts: Parts, query: SparseVector, options: SearchOptions) -> F
     """
     if _kernels() is None or not parts.members:
         return _reference(parts, query, options)
-    ids, weights = query.term_ids, query.weights
-    kinds = ids.dtype == np.int32 and weights.dtype == np.float32
-    if not (kinds and ids.shape == weights.shape == (ids.size,)):
-        as_rows(query).check()  # which says what is wrong
-    rows = np.array([0, ids.size]), ids, weights
+    _check_kinds(query)
+    rows = np.array([0, query.term_ids.size]), query.term_ids, query.weights
     shared = options.num_threads > 1
     tables = parts.shared_out(options.num_threads) if shared else [parts.table]
     if len(tables) == 1:
@@ -121,13 +121,21 @@ def search_parts_many(
     if _kernels() is None or not parts.members:
         yield from (_reference(parts, query, options) for query in queries)
         return
-
+    _check_kinds(queries)
     for start in range(0, len(queries), QUERIES_PER_RUN):
         offsets = queries.offsets[start : start + QUERIES_PER_RUN + 1]
         rows = offsets, queries.term_ids, queries.weights
         found = _answers(parts, rows, options, options.num_threads)
         for place, one in enumerate(found, start):
             yield _refused(parts, queries[place], options) if one is None else one
+
+
+def _check_kinds(queries: SparseVector | SparseVectors) -> None:
+    """Raise InputError for arrays that cannot be copied as they are to where kernels read them."""
+    ids, weights = queries.term_ids, queries.weights
+    kinds = ids.dtype == np.int32 and weights.dtype == np.float32
+    if not (kinds and ids.shape == weights.shape == (ids.size,)):
+        as_rows(queries).check()  # which says what is wrong
 
 
 def _answers(
@@ -158,7 +166,7 @@ def _call(parts: Parts, queries: Rows, options: SearchOptions) -> list[Found | N
     offsets, term_ids, weights = queries
     num_queries, num_terms = offsets.size - 1, term_ids.size
     k = max(1, min(int(options.k), parts.num_docs))
-    desk = _desk(parts, num_terms, num_queries * k)
+    desk = _taken_desk(parts, num_terms, num_queries * k)
     scratch = desk.scratch.value
     scratch.offsets[: num_queries + 1] = offsets
     scratch.term_ids[:num_terms] = term_ids
@@ -172,6 +180,7 @@ def _call(parts: Parts, queries: Rows, options: SearchOptions) -> list[Found | N
         own = slice(i * k, i * k + count)
         best = (scratch.doc_ids[own].copy(), scratch.scores[own].copy()) if count >= 0 else None
         found.append(best)
+    _give_back(desk)
     return found
 
 
@@ -192,11 +201,11 @@ def rank_found(
     best = np.empty(min(int(options.k), keys.size), dtype=np.int32)
     best_scores = np.empty(best.size, dtype=np.float32)
     if best.size:
-        scratch = _desk(parts, len(query), best.size).scratch
-        scratch.value.keys[: keys.size] = keys
+        desk = _taken_desk(parts, len(query), best.size)
+        desk.scratch.value.keys[: keys.size] = keys
         _kernels().rank_candidates(
             parts.table,
-            scratch,
+            desk.scratch,
             np.ascontiguousarray(query.term_ids),
             np.ascontiguousarray(query.weights),
             int(best.size),
@@ -204,6 +213,7 @@ def rank_found(
             best,
             best_scores,
         )
+        _give_back(desk)
     return best, best_scores
 
 
@@ -286,17 +296,24 @@ class Desk:
     call: Any = None
 
 
-def _desk(parts: Parts, num_terms: int, num_results: int) -> Desk:
-    """Return this thread's desk, with room for so much."""
+def _taken_desk(parts: Parts, num_terms: int, num_results: int) -> Desk:
+    """Take this thread's desk, or a larger one: a signal that searches meanwhile gets another."""
     needed = num_terms, num_results, parts.widest, parts.num_docs
     desk: Desk | None = getattr(_local, "desk", None)
+    _local.desk = None
     if desk is None or any(map(gt, needed, desk.sizes)):
         from minisplade.kernels.compiler import Bundle
         from minisplade.kernels.retrieval import SearchScratch
 
         sizes = tuple(map(max, needed, desk.sizes)) if desk else needed
-        desk = _local.desk = Desk(Bundle(SearchScratch.of_size(QUERIES_PER_CALL, *sizes)), sizes)
+        desk = Desk(Bundle(SearchScratch.of_size(QUERIES_PER_CALL, *sizes)), sizes)
     return desk
+
+
+def _give_back(desk: Desk) -> None:
+    """Keep a desk for the next call, unless it takes much memory."""
+    if desk.sizes[1] <= MOST_RESULTS:
+        _local.desk = desk
 
 
 @lru_cache(maxsize=8)

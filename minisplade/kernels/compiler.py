@@ -171,7 +171,8 @@ class BundleKind:
 def kind_of(arg: Any) -> Kind:
     """Name the kind of what a table is of: an array, a named tuple or a number in one."""
     if isinstance(arg, np.ndarray):
-        assert arg.flags.c_contiguous, "kernels take contiguous arrays"
+        if not arg.flags.c_contiguous:
+            raise ValueError(f"kernels take contiguous arrays; strides are {arg.strides}")
         return arg.dtype.char, arg.ndim
     if isinstance(arg, tuple):
         return type(arg), tuple(map(kind_of, arg))
@@ -345,7 +346,8 @@ def _link(content: bytes, kinds: tuple[Kind, ...]) -> Bind:
         def call(_: list[Any] = args) -> Any:
             result = result_type()
             status = function(words, ctypes.byref(result))
-            assert status in (0, -2), f"kernel ended with status {status}"
+            if status not in (0, -2):
+                raise RuntimeError(f"kernel ended with status {status}")
             return result.value
 
         return call
