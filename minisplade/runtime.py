@@ -58,7 +58,7 @@ def _is_private(folder: Path) -> bool:
 
 @cache
 def cpu_features() -> frozenset[str]:
-    """Return the instruction sets to compile for, such as "avx2"; needs Numba.
+    """Return the instruction sets to compile for, such as "avx2"; none without llvmlite.
 
     They are those that LLVM finds on this CPU, or those of $NUMBA_CPU_FEATURES, Numba's own switch.
     """

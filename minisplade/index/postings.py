@@ -175,9 +175,7 @@ def cut_of(smallest: float, peaks: FloatArray) -> tuple[int, int]:
 
 
 def make_postings(lists: PostingLists) -> Postings:
-    """Wrap arrays that nobody will change any more."""
-    # Kernels are compiled once for arrays that can be written and once for those that cannot,
-    # such as mapped files; so make them all of one kind.
+    """Wrap arrays that nobody will change any more: contiguous, as kernels take them."""
     return Postings(lists._replace(**{n: _frozen(part) for n, part in lists._asdict().items()}))
 
 

@@ -1,4 +1,4 @@
-"""Compiled loops over flat arrays: the only modules that import Numba.
+"""Compiled loops over flat arrays: the only modules that import Numba, where one is compiled.
 
-Every kernel also runs uncompiled, with NUMBA_DISABLE_JIT=1, and has a naive twin in the tests.
+Every kernel also runs uncompiled, with NUMBA_DISABLE_JIT=1; tests compare them with slow versions.
 """

@@ -59,7 +59,7 @@ RESULTS: dict[str, Any] = {
 
 
 class Kernel:
-    """A function of contiguous arrays, numbers, and named tuples of arrays.
+    """A function of contiguous arrays, numbers, and named tuples of these, which allocates nothing.
 
     It runs without the interpreter's lock. What it is called with must be as its docstring says:
     machine code reads past the end of an array silently.
@@ -70,7 +70,8 @@ class Kernel:
     ) -> None:
         """Take the function as it is; flags are what LLVM may assume about floats.
 
-        inline: copy the code to wherever another kernel calls it.
+        inline: copy the code to wherever another kernel calls it. Posting lists are some seventy
+        numbers to machine code, and passing them costs as much as looking up a document.
         """
         self.function, self.flags, self.inline = function, tuple(sorted(flags)), inline
         self.loaded: dict[Any, Bind] = {}

@@ -11,7 +11,7 @@ from minisplade.kernels.tiles import tile
 
 @tile(returns="array")
 def array_at(address: int, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
-    """Return the array that is at an address; whoever told it keeps it alive.
+    """Return the array that is at an address; the caller keeps it alive.
 
     kind: a NumPy type, written out.
     """

@@ -177,9 +177,9 @@ def exact_scores(
 ) -> None:
     """Do as exact_score for many documents, by whole cells of the blocks that they are in.
 
-    doc_ids: int64, counted from the first_doc of these lists; others than theirs are left alone;
-    sums: float64 scratch for a block; scores: float64, as many. Adds in the same order, so results
-    are the same bits.
+    doc_ids: int64, numbered through all parts, where these lists begin at first_doc; documents of
+    other lists are left alone; sums: float64 scratch for a block; scores: float64, one for each
+    document. Adds in the same order, so results are the same bits.
     """
     size = lists.block_size
     for block in range(lists.num_blocks):
