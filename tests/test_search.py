@@ -128,7 +128,7 @@ def test_approximate_results_keep_their_promise(
     _, best = expected(documents, query, options)
     vector = SparseVectors.from_dense(query[None])[0]
     for postings in forms(documents, 4):
-        shorter, lost = drop_light_terms([postings], vector, epsilon)
+        shorter, lost = drop_light_terms(Parts.of([(postings, EVERYTHING)]), vector, epsilon)
         assert lost <= epsilon
         found = search(postings, shorter, options)[1].tolist()
         assert len(found) <= len(best)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from minisplade import SparseEncoder, SparseVectors
-from minisplade.index.filters import Filter
+from minisplade.index.filters import EVERYTHING, Filter
+from minisplade.index.parts import Parts
 from minisplade.index.postings import build_postings
 from minisplade.index.search import SearchOptions, drop_light_terms, search
 
@@ -50,7 +51,7 @@ def test_real_vectors(passages: SparseVectors, queries: SparseVectors, compact: 
                 assert doc_ids.tolist() == best[:k]
                 assert found == pytest.approx(scores[:k], rel=1e-6)
             for alpha, epsilon in ((0.9, 0.0), (0.6, 0.0), (1.0, 0.5), (0.8, 2.0)):
-                shorter, lost = drop_light_terms([postings], query, epsilon)
+                shorter, lost = drop_light_terms(Parts.of([(postings, EVERYTHING)]), query, epsilon)
                 nearly = search(postings, shorter, replace(options, k=100, alpha=alpha))[1]
                 ideal = alpha * (np.array(scores[:100]) - lost) * (1 - 1e-6)
                 reached = np.zeros(ideal.size)

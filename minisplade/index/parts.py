@@ -35,7 +35,7 @@ class Parts:
     table: Any  # the PartTable of these arrays, as a Bundle; None without Numba or members
     num_docs: int
     num_terms: int
-    widest: int  # documents of the longest block, rounded up to a multiple of 128
+    widest: int  # documents of the longest block
 
     @classmethod
     def of(cls, parts: Sequence[Part]) -> Parts:
@@ -58,7 +58,7 @@ class Parts:
             table=_table_of(members, peaks, lengths) if has_table else None,
             num_docs=sum(postings.num_docs for postings, _ in members),
             num_terms=peaks.size,
-            widest=max([128, *(-(-own.lists.block_size // 128) * 128 for own, _ in members)]),
+            widest=max((own.lists.block_size for own, _ in members), default=1),
         )
 
     def shared_out(self, num_threads: int) -> list[Any]:

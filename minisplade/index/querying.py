@@ -94,8 +94,7 @@ def find_hits(
         return _search_all(snapshot, parts, vectors.check(), options)
     lost = 0.0
     if options.epsilon:
-        postings = [own for own, _ in parts.members]
-        vectors, lost = drop_light_terms(postings, vectors, options.epsilon)
+        vectors, lost = drop_light_terms(parts, vectors, options.epsilon)
     return Hits(*search_parts(parts, vectors, options), snapshot, options.alpha, lost)
 
 
@@ -104,8 +103,7 @@ def _search_all(
 ) -> list[Hits]:
     lost = [0.0] * len(queries)
     if options.epsilon:
-        postings = [own for own, _ in parts.members]
-        shorter = [drop_light_terms(postings, query, options.epsilon) for query in queries]
+        shorter = [drop_light_terms(parts, query, options.epsilon) for query in queries]
         queries = SparseVectors.from_rows([query for query, _ in shorter], queries.num_terms)
         lost = [bound for _, bound in shorter]
     found = search_parts_many(parts, queries, options)

@@ -125,7 +125,7 @@ def search_parts_many(
     for start in range(0, len(queries), QUERIES_PER_RUN):
         offsets = queries.offsets[start : start + QUERIES_PER_RUN + 1]
         rows = offsets, queries.term_ids, queries.weights
-        found = _answers(parts, rows, options, options.num_threads)
+        found = _answers(parts, rows, options)
         for place, one in enumerate(found, start):
             yield _refused(parts, queries[place], options) if one is None else one
 
@@ -138,9 +138,7 @@ def _check_kinds(queries: SparseVector | SparseVectors) -> None:
         as_rows(queries).check()  # which says what is wrong
 
 
-def _answers(
-    parts: Parts, queries: Rows, options: SearchOptions, num_threads: int = 1
-) -> list[Found | None]:
+def _answers(parts: Parts, queries: Rows, options: SearchOptions) -> list[Found | None]:
     """Answer some queries; None stands for one that the kernels refuse."""
     offsets, term_ids, weights = queries
     num_queries = offsets.size - 1
@@ -154,7 +152,8 @@ def _answers(
             rows = own - own[0], term_ids[slots], weights[slots]
             answers[start // QUERIES_PER_CALL] = _call(parts, rows, options)
 
-    helpers = [_pool(num_threads).submit(answer) for _ in range(num_threads - 1)]
+    threads = options.num_threads
+    helpers = [_pool(threads).submit(answer) for _ in range(threads - 1)]
     answer()
     for helper in helpers:
         helper.result()
@@ -257,7 +256,7 @@ def select_top_k(scores: NDArray[Any], k: int) -> IdArray:
 
 
 def drop_light_terms(
-    parts: Sequence[Postings], query: SparseVector, epsilon: float
+    parts: Parts, query: SparseVector, epsilon: float
 ) -> tuple[SparseVector, float]:
     """Leave out the terms that cost most for what they can add, together at most epsilon.
 
@@ -267,12 +266,10 @@ def drop_light_terms(
     in_range = not ids.size or 0 <= ids.min() <= ids.max() < query.num_terms
     if not (in_range and np.all((weights > 0) & (weights < np.inf))):
         as_rows(query).check()  # which says what is wrong
-    bounds, lengths = np.zeros(ids.size), np.zeros(ids.size, dtype=np.int64)
-    for lists in (postings.lists for postings in parts):
-        bounds = np.maximum(bounds, weights.astype(np.float64) * lists.peaks[ids])
-        first = ids.astype(np.int64) * lists.num_blocks
-        lengths += lists.offsets[first + lists.num_blocks] - lists.offsets[first]
-    by_merit = np.argsort(bounds / np.maximum(lengths, 1), kind="stable")
+    if not parts.members:
+        return query, 0.0
+    bounds = weights.astype(np.float64) * parts.peaks[ids]
+    by_merit = np.argsort(bounds / np.maximum(parts.lengths[ids], 1), kind="stable")
     sums = np.cumsum(bounds[by_merit])
     dropped = int(np.searchsorted(sums, epsilon, side="right"))
     kept = np.sort(by_merit[dropped:])

@@ -38,6 +38,7 @@ from minisplade.kernels.scoring import (
 )
 from minisplade.kernels.selection import (
     DIGITS,
+    LEAST_LANES,
     KeyArray,
     collect,
     collect_listed,
@@ -45,6 +46,7 @@ from minisplade.kernels.selection import (
     score_at,
     score_of_rank,
 )
+from minisplade.kernels.tiles import round_up
 from minisplade.kernels.waiting import (
     UNIT,
     WAITING_SHARE,
@@ -94,6 +96,7 @@ class SearchScratch(NamedTuple):
         cls, num_queries: int, num_terms: int, num_results: int, block_size: int, num_docs: int
     ) -> SearchScratch:
         """Take memory for so much; what is never written is never taken, so room costs nothing."""
+        block_size = round_up(block_size, LEAST_LANES)
         room = num_docs + block_size
         return cls(
             offsets=np.empty(num_queries + 1, np.int64),
@@ -290,7 +293,7 @@ def find_candidates(
             few_ids = allowed_ids[start : end if few else start]
             mask = allowed[first_doc : first_doc + (0 if few else own)]
             # The last block may be shorter, and need not be looked at beyond.
-            scores = scratch.block_scores[: (own + 127) // 128 * 128]
+            scores = scratch.block_scores[: round_up(own, LEAST_LANES)]
             score_block(
                 lists,
                 term_ids,

@@ -22,6 +22,9 @@ SHORT = 48
 RADIX_BITS = 8
 DIGITS = 1 << RADIX_BITS
 
+LEAST_LANES = 128
+"""Arrays of scores are a multiple of this long, so that no loop over them has a remainder."""
+
 
 @kernel
 def value_at(values: NDArray[Any], rank: int, num_bits: int) -> int:
@@ -193,7 +196,7 @@ def score_of_rank(scores: FloatArray, rank: int, spare: KeyArray) -> float:
     rank among them is reached by that many. Returns 0 where the lanes are too few.
     """
     bits = scores.view(np.int32)
-    lanes = 128
+    lanes = LEAST_LANES
     while (lanes < 512 or lanes < 4 * rank) and 2 * lanes <= bits.size:
         lanes *= 2
     if rank > lanes:
